@@ -1,0 +1,66 @@
+"""The environment interface: asynchronous gym at the level of messages. Knows nothing of tokens, models or training.
+
+An environment instance serves one episode and is then closed. Tool dispatch for environments that offer tools is in
+`agent_rl.tool.ToolEnvironment`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent_rl.types import Message, Step, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from agent_rl.tool import Tool
+
+
+class Environment(abc.ABC):
+    """One episode of one task.
+
+    `reset` and `step` run under the episode's deadlines; an exception from either is the environment's failure and
+    is never counted as a reward of 0. `close` is always called, under cancellation too, and must be idempotent.
+    """
+
+    @classmethod
+    @abc.abstractmethod
+    def tasks(cls, split: str, count: int, seed: int = 0, **options: Any) -> Sequence[Task]:
+        """`count` tasks of a split (`train` and `test` share no task). Raises `UserError` for an unknown split."""
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """Tools that the model may call; they are shown to it by the chat template."""
+        return ()
+
+    @abc.abstractmethod
+    async def reset(self, task: Task, seed: int) -> Sequence[Message]:
+        """Set the episode up and return the opening messages (usually `task.prompt`)."""
+
+    @abc.abstractmethod
+    async def step(self, action: Message) -> Step:
+        """Apply the model's message (role `assistant`, `tool_calls` parsed)."""
+
+    async def close(self) -> None:
+        """Release everything that `reset` acquired."""
+
+    def state_key(self) -> Hashable | None:
+        """A key of the current state, equal for equal states of one task (anchor states); `None` when unknown."""
+        return None
+
+    async def snapshot(self) -> object:
+        """A value from which `restore` continues this state (fork). Raises `NotImplementedError` when unsupported."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be forked: it does not implement snapshot()")
+
+    async def restore(self, snapshot: object) -> None:
+        raise NotImplementedError(f"{type(self).__name__} cannot be forked: it does not implement restore()")
+
+    def oracle_action(self) -> Message:
+        """The best next message, for the oracle reference. Raises `NotImplementedError` where there is none."""
+        raise NotImplementedError(f"{type(self).__name__} has no oracle")
+
+    def random_action(self, rng: np.random.Generator) -> Message:
+        """A well-formed message chosen at random among plausible ones, for the random reference."""
+        raise NotImplementedError(f"{type(self).__name__} has no random agent")

@@ -1,0 +1,115 @@
+"""The exception tree, and the boundary that turns what escapes from foreign code into an owned failure.
+
+    AgentRLError
+     +-- UserError             bad input; the command line prints one sentence and exits with 2
+     |    +-- ConfigError      unknown, missing or contradictory configuration
+     |    +-- NotFoundError    unknown environment, tool, recipe, parser (says what exists)
+     |    +-- ModelError       a model folder or tokenizer that cannot be used
+     +-- ToolError             the model's mistake: the text goes back to the model, the episode goes on
+     +-- RolloutFailure        the episode cannot count; becomes a `Failure` record
+          +-- ToolFailure, EnvironmentFailure, SandboxFailure, ProviderFailure, GraderFailure
+
+Anything else that escapes from our own code is a bug in the framework: it stops the run with its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from agent_rl.types import Failure, Owner
+
+
+class AgentRLError(Exception):
+    """Base of every error that this framework raises on purpose."""
+
+
+class UserError(AgentRLError):
+    """Bad input. The message is one sentence that carries the fix."""
+
+
+class ConfigError(UserError):
+    """Unknown, missing or contradictory configuration."""
+
+
+class NotFoundError(UserError):
+    """A name that is not registered. Build it with `not_found` so that the message says what exists."""
+
+
+class ModelError(UserError):
+    """A model folder, hub id or tokenizer that cannot be used."""
+
+
+class ToolError(AgentRLError):
+    """Raise inside a tool to tell the model what it did wrong."""
+
+
+class RolloutFailure(AgentRLError):
+    """An episode that cannot count. `kind` is a short word (`timeout`, `crash`); `retryable` allows another attempt."""
+
+    owner: Owner = Owner.FRAMEWORK
+
+    def __init__(self, message: str, *, kind: str = "crash", stage: str = "", retryable: bool = True) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.stage = stage
+        self.retryable = retryable
+
+    def record(self) -> Failure:
+        cause = self.__cause__ or self
+        text = "".join(traceback.format_exception(cause))
+        return Failure(self.kind, self.owner, self.stage, str(self), text, self.retryable)
+
+
+class ToolFailure(RolloutFailure):
+    owner = Owner.TOOL
+
+
+class EnvironmentFailure(RolloutFailure):
+    owner = Owner.ENVIRONMENT
+
+
+class SandboxFailure(RolloutFailure):
+    owner = Owner.SANDBOX
+
+
+class ProviderFailure(RolloutFailure):
+    """The inference server failed (HTTP error, lost connection, refused request)."""
+
+    owner = Owner.PROVIDER
+
+
+class GraderFailure(RolloutFailure):
+    owner = Owner.GRADER
+
+
+@contextmanager
+def boundary(failure: type[RolloutFailure], stage: str) -> Iterator[None]:
+    """Attribute whatever escapes from foreign code to its owner.
+
+    `RolloutFailure` and `ToolError` pass unchanged (the inner code knew better), so do cancellation and `UserError`.
+    `TimeoutError` becomes kind `timeout`; every other exception becomes kind `crash`, with the original as its cause.
+    """
+    try:
+        yield
+    except AgentRLError:
+        raise
+    except TimeoutError as error:
+        raise failure(f"{stage} timed out", kind="timeout", stage=stage) from error
+    except Exception as error:
+        raise failure(f"{stage}: {type(error).__name__}: {error}", stage=stage) from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def not_found(what: str, name: str, known: Iterable[str], hint: str = "") -> NotFoundError:
+    """`NotFoundError` that says what was asked, the nearest name and what exists."""
+    names = sorted(known)
+    listed = ", ".join(names) if names else "none"
+    return NotFoundError(f"Unknown {what} {name!r}.{did_you_mean(name, names)} Known: {listed}.{hint and ' ' + hint}")

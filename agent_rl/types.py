@@ -1,0 +1,272 @@
+"""The vocabulary: frozen records that the other modules exchange. No behaviour beyond small derived properties.
+
+Messages follow the OpenAI chat format. Arrays carry their shape in the name: `T` tokens of one segment, `R` tokens
+of one response, `G` members of one group. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+JSON: TypeAlias = Mapping[str, Any]
+IntArray: TypeAlias = NDArray[np.int32]
+FloatArray: TypeAlias = NDArray[np.float32]
+BoolArray: TypeAlias = NDArray[np.bool_]
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A request by the model to run one tool. `error` is set when the call could not be parsed (`name` may be empty)."""
+
+    id: str
+    name: str
+    arguments: JSON
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message (OpenAI chat format). Tool results have role `tool` and the `tool_call_id` they answer."""
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+# --- tasks ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One problem. `data` is for the environment and its scorer; the model never sees it."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    data: JSON = field(default_factory=dict[str, Any])
+    environment: str = ""
+    tags: tuple[str, ...] = ()
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+class Owner(StrEnum):
+    """Who is to blame for a failure."""
+
+    MODEL = "model"
+    TOOL = "tool"
+    ENVIRONMENT = "environment"
+    SANDBOX = "sandbox"
+    PROVIDER = "provider"
+    GRADER = "grader"
+    FRAMEWORK = "framework"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure as data: what happened (`timeout`, `crash`, ...), in which stage, and who owns it."""
+
+    kind: str
+    owner: Owner
+    stage: str
+    message: str
+    traceback: str = ""
+    retryable: bool = True
+
+
+# --- one step of an environment -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What became of one tool call. `error` names the model's mistake or the tool's timeout; `content` is what it reads."""
+
+    call: ToolCall
+    content: str
+    error: str | None
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """What an environment reports beside the reward. `reward_terms` are named parts of the reward."""
+
+    tool_results: tuple[ToolResult, ...] = ()
+    reward_terms: Mapping[str, float] = field(default_factory=dict[str, float])
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+class Step(NamedTuple):
+    """What `Environment.step` returns; unpacks like gymnasium's five-tuple."""
+
+    messages: tuple[Message, ...]
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    info: StepInfo = StepInfo()
+
+
+# --- generation -----------------------------------------------------------------------------------------------------
+
+
+class FinishReason(StrEnum):
+    """Why one generation ended. `STOP`: a stop token or string was sampled (it is the last of `token_ids`)."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to sample. `temperature` 0 is greedy. `stop` strings are matched on decoded text and kept in the output."""
+
+    max_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """What an engine sampled: ids, log-probs at the sampling temperature (fp32), weight version of each token."""
+
+    token_ids_R: IntArray
+    logprobs_R: FloatArray
+    weight_versions_R: IntArray
+    finish_reason: FinishReason
+
+
+# --- trajectories ---------------------------------------------------------------------------------------------------
+
+
+class StopReason(StrEnum):
+    """Why an episode ended. Only `TERMINATED` is an end of the task itself; all others are truncations or failures."""
+
+    TERMINATED = "terminated"
+    ENVIRONMENT_TRUNCATED = "environment_truncated"
+    MAX_TURNS = "max_turns"
+    MAX_TOKENS = "max_tokens"
+    MAX_TOOL_CALLS = "max_tool_calls"
+    TIME_LIMIT = "time_limit"
+    RESPONSE_LENGTH = "response_length"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """One unbroken token row of an episode. An episode has several when its history was rewritten.
+
+    `response_mask_T` is true exactly on sampled tokens; there `rollout_logprobs_T` and `weight_versions_T` are those
+    of the sampler, elsewhere 0 and -1.
+    """
+
+    token_ids_T: IntArray
+    response_mask_T: BoolArray
+    rollout_logprobs_T: FloatArray
+    weight_versions_T: IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """One action of the model and what the environment said to it.
+
+    `start:end` is the span of the sampled tokens in segment `segment` (equal when the agent has no tokens).
+    `state_key` identifies the environment state the action was taken in, for credit that groups by state.
+    """
+
+    index: int
+    segment: int
+    start: int
+    end: int
+    action: Message
+    observations: tuple[Message, ...]
+    reward: float
+    reward_terms: Mapping[str, float]
+    tool_results: tuple[ToolResult, ...]
+    finish_reason: FinishReason
+    state_key: Hashable | None = None
+    generation_s: float = 0.0
+    step_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """One episode as data. `reward` is the sum over turns; `failure` is set when it must not count at all."""
+
+    task: Task
+    group_index: int
+    member: int
+    seed: int
+    prompt: tuple[Message, ...]
+    segments: tuple[Segment, ...]
+    turns: tuple[Turn, ...]
+    stop_reason: StopReason
+    failure: Failure | None = None
+    setup_s: float = 0.0
+    duration_s: float = 0.0
+    attempts: int = 1
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def reward(self) -> float:
+        return sum(turn.reward for turn in self.turns)
+
+    @property
+    def terminated(self) -> bool:
+        return self.stop_reason is StopReason.TERMINATED
+
+    @property
+    def truncated(self) -> bool:
+        return not self.terminated and self.failure is None
+
+    @property
+    def sampled_tokens(self) -> int:
+        return sum(int(segment.response_mask_T.sum()) for segment in self.segments)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """The siblings of one task. `index` is the logical order in which groups are consumed."""
+
+    index: int
+    task: Task
+    trajectories: tuple[Trajectory, ...]
+
+    @property
+    def valid(self) -> tuple[Trajectory, ...]:
+        """Members that count: infrastructure failures are excluded from statistics and training."""
+        return tuple(t for t in self.trajectories if t.failure is None)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRow:
+    """One segment with its credit: what the learner sees. All arrays have one entry per token of the segment.
+
+    `weights_T` is the explicit weight of each token in the loss (0 on tokens that are not trained). A plain sum of
+    `weights_T * loss_T` over all rows of a batch is the batch's loss, however rows are split, packed or padded.
+    """
+
+    token_ids_T: IntArray
+    response_mask_T: BoolArray
+    rollout_logprobs_T: FloatArray
+    advantages_T: FloatArray
+    weights_T: FloatArray
+    weight_versions_T: IntArray

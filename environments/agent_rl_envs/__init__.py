@@ -1,0 +1,1 @@
+"""Environments shipped with agent-rl, one package or module each."""

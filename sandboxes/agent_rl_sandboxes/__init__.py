@@ -1,0 +1,1 @@
+"""Sandbox backends shipped with agent-rl, one module each."""

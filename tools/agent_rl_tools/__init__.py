@@ -1,0 +1,1 @@
+"""Tools shipped with agent-rl, one module each."""

@@ -1,0 +1,1 @@
+"""Scores with intervals: the statistics and the harness that runs a policy over held-out tasks."""

@@ -1,0 +1,1 @@
+"""Rollouts: episodes, groups of siblings, and the manager that runs many of them under limits and deadlines."""

@@ -1,0 +1,193 @@
+"""The learner: training rows in, new weights out. Blind to algorithms, environments and engines.
+
+Rows carry explicit weights, so gradients are accumulated over packed batches without changing the loss. Within one
+optimizer step the weights are divided by their sum: each of the `minibatches` steps sees a loss of total weight 1.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from agent_rl.errors import ConfigError
+from agent_rl.learner.attention import use_packed_attention
+from agent_rl.learner.batch import pack
+from agent_rl.learner.config import LearnerConfig
+from agent_rl.learner.logprobs import PackedTensors, to_tensors, trained_logprobs
+from agent_rl.learner.lora import add_lora, full_weights
+from agent_rl.learner.losses import LossResult, get_loss, k3, nll
+from agent_rl.learner.schedule import lr_factor
+from agent_rl.seeding import stream
+from agent_rl.types import TrainingRow
+
+Objective = Callable[[PackedTensors, torch.Tensor], LossResult]
+
+
+class Learner:
+    """Owns one copy of the model (switched to packed attention) and its optimizer.
+
+    `temperature` is that of the sampler: log-probs are taken of the distribution that was sampled from. The same rows
+    and state give the same weights bit for bit on a CPU with a fixed number of threads.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, config: LearnerConfig, *, temperature: float = 1.0, seed: int = 0
+    ) -> None:
+        if config.schedule != "constant" and config.total_steps is None:
+            raise ConfigError(f"The learning-rate schedule {config.schedule!r} needs total_steps.")
+        self.model = model.eval()  # the sampler has no dropout, so neither has the learner
+        self.config = config
+        self.optimizer_steps = 0
+        self.skipped_steps = 0
+        self._temperature = temperature
+        self._seed = seed
+        self._loss = get_loss(config.loss)
+        use_packed_attention(model)
+        if config.lora is not None:
+            add_lora(model, config.lora, seed)
+        self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        matrices = [p for p in self._trainable.values() if p.ndim >= 2]
+        vectors = [p for p in self._trainable.values() if p.ndim < 2]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=config.betas,
+            fused=True,
+        )
+
+    def step(self, rows: Sequence[TrainingRow], episodes: Sequence[int] | None = None) -> dict[str, float]:
+        """Take `minibatches * epochs` optimizer steps on `rows` and report on them (means over the steps).
+
+        `episodes` numbers the episode of each row, so that no minibatch cuts one; by default each row is its own.
+        `mismatch_*` compares the sampler's log-probs with ours before the first update: it measures how far the engine
+        and the learner disagree, and how stale the rows are. Raises `ValueError` when no token is trained.
+        """
+        groups = self._split(rows, range(len(rows)) if episodes is None else episodes)
+        minibatches = [self._pack(group) for group in groups]
+        if self.config.old_logprobs == "recompute":
+            minibatches = [[self._with_old_logprobs(batch) for batch in batches] for batches in minibatches]
+        reports = [
+            self._optimize(batches, self._policy_objective, self._temperature)
+            for _ in range(self.config.epochs)
+            for batches in minibatches
+        ]
+        means = {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
+        return means | {name: value for name, value in reports[0].items() if name.startswith("mismatch_")}
+
+    def supervised_step(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
+        """One optimizer step of maximum likelihood on the weighted tokens of `rows`."""
+        return self._optimize(self._pack(rows), lambda batch, logprobs: nll(logprobs, batch.weights_K), 1.0)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The policy's weights by the plain model's names (adapters merged), for an engine.
+
+        Mostly views of live parameters: copy them before the next step.
+        """
+        with torch.no_grad():
+            return dict(full_weights(self.model))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the original model. Live tensors: write them before the next step."""
+        return {
+            "trainable": {name: parameter.detach() for name, parameter in self._trainable.items()},
+            "optimizer": self._optimizer.state_dict(),
+            "optimizer_steps": self.optimizer_steps,
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`, bit for bit. Raises `ConfigError` when it belongs to another model or LoRA set-up."""
+        saved: Mapping[str, torch.Tensor] = state["trainable"]
+        shapes = {name: parameter.shape for name, parameter in self._trainable.items()}
+        if shapes != {name: tensor.shape for name, tensor in saved.items()}:
+            raise ConfigError("The checkpoint belongs to another model or LoRA configuration.")
+        with torch.no_grad():
+            for name, parameter in self._trainable.items():
+                parameter.copy_(saved[name])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.optimizer_steps = state["optimizer_steps"]
+        self.skipped_steps = state["skipped_steps"]
+
+    def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Write the policy (adapters merged) and its tokenizer as a plain transformers checkpoint."""
+        self.model.save_pretrained(folder, state_dict=self.weights())
+        tokenizer.save_pretrained(folder)
+
+    def _split(self, rows: Sequence[TrainingRow], episodes: Sequence[int]) -> list[list[TrainingRow]]:
+        """Deal the episodes, in an order drawn for this step, into at most `minibatches` parts of equal size."""
+        members: defaultdict[int, list[TrainingRow]] = defaultdict(list)
+        for row, episode in zip(rows, episodes, strict=True):
+            members[episode].append(row)
+        order = stream(self._seed, "minibatches", self.optimizer_steps).permutation(sorted(members))
+        parts = np.array_split(order, min(self.config.minibatches, max(1, len(order))))
+        return [[row for episode in part for row in members[int(episode)]] for part in parts]
+
+    def _pack(self, rows: Sequence[TrainingRow]) -> list[PackedTensors]:
+        total_weight = float(sum(row.weights_T.sum(dtype=np.float64) for row in rows))
+        if not total_weight:
+            raise ValueError("nothing to train on: every token of the rows has weight 0")
+        return [to_tensors(batch, self.model.device, total_weight) for batch in pack(rows, self.config.token_budget)]
+
+    def _with_old_logprobs(self, batch: PackedTensors) -> PackedTensors:
+        with torch.no_grad():
+            return replace(batch, old_logprobs_K=self._logprobs(batch, self._temperature)[0])
+
+    def _logprobs(self, batch: PackedTensors, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.config.autocast):
+            return trained_logprobs(self.model, batch, temperature)
+
+    def _policy_objective(self, batch: PackedTensors, logprobs: torch.Tensor) -> LossResult:
+        config, weights = self.config, batch.weights_K
+        result = self._loss(
+            logprobs,
+            batch.old_logprobs_K,
+            batch.advantages_K,
+            weights,
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+        )
+        with torch.no_grad():
+            mismatch = {
+                "mismatch_abs": (weights * (logprobs - batch.rollout_logprobs_K).abs()).sum(),
+                "mismatch_k3": (weights * k3(logprobs, batch.rollout_logprobs_K)).sum(),
+            }
+        return replace(result, metrics={**result.metrics, **mismatch})
+
+    def _optimize(self, batches: Sequence[PackedTensors], objective: Objective, temperature: float) -> dict[str, float]:
+        """One optimizer step on the sum of the batches' losses; skipped when the gradient is not finite."""
+        sums: defaultdict[str, float] = defaultdict(float)
+        self._optimizer.zero_grad()
+        for batch in batches:
+            logprobs, entropy = self._logprobs(batch, temperature)
+            result = objective(batch, logprobs)
+            result.loss.backward()
+            sums["loss"] += result.loss.item()
+            sums["entropy"] += (batch.weights_K * entropy).sum().item()
+            sums["tokens"] += len(batch.token_ids_N)
+            sums["trained_tokens"] += len(batch.targets_K)
+            for name, value in result.metrics.items():
+                sums[name] += value.item()
+        grad_norm = torch.nn.utils.clip_grad_norm_(self._trainable.values(), self.config.max_grad_norm).item()
+        learning_rate = self._update() if np.isfinite(grad_norm) else self._skip()
+        sums |= {"grad_norm": grad_norm, "learning_rate": learning_rate, "skipped_steps": float(self.skipped_steps)}
+        return dict(sums)
+
+    def _update(self) -> float:
+        config = self.config
+        factor = lr_factor(self.optimizer_steps, config.schedule, config.warmup_steps, config.total_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.learning_rate * factor
+        self._optimizer.step()
+        self.optimizer_steps += 1
+        return config.learning_rate * factor
+
+    def _skip(self) -> float:
+        self.skipped_steps += 1
+        return 0.0

@@ -1,0 +1,54 @@
+"""Low-rank adapters in place (peft), and the full weights that they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from transformers import PreTrainedModel
+
+from agent_rl.errors import ConfigError
+from agent_rl.learner.config import LoraConfig
+from agent_rl.seeding import derive_seed
+
+ADAPTER = "default"
+
+
+def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
+    """Put adapters into `model`, which keeps its class; only they are trainable afterwards. Starts at no change.
+
+    Raises `ConfigError` when peft is missing or `targets` name no layer.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError("LoRA needs peft: pip install 'agent-rl[lora]'.") from error
+    adapter = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  # annotated int, but only ever divided
+        target_modules=list(config.targets) or "all-linear",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "lora"))
+        try:
+            peft.inject_adapter_in_model(adapter, model, ADAPTER)
+        except ValueError as error:
+            raise ConfigError(
+                f"LoRA targets {list(config.targets)} match nothing in {type(model).__name__}."
+            ) from error
+
+
+def full_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of `model` by the names of the plain model; those with an adapter come merged, as new tensors.
+
+    The others are views of the live parameters: copy them before the next update. Tied weights come once.
+    """
+    modules = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        owner, _, adapted = name.rpartition(".base_layer.")
+        weight = parameter.detach()
+        if adapted == "weight":
+            weight = weight + modules[owner].get_delta_weight(ADAPTER).to(weight.dtype)  # pyright: ignore[reportCallIssue]
+        yield name.replace(".base_layer.", "."), weight

@@ -1,0 +1,155 @@
+"""Names for environments and tools: registered in code, declared by installed packages, or `"package.module:Name"`.
+
+Knows how to find and import things, and checks what it found. Imports nothing until a name is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+
+from agent_rl.environment import Environment
+from agent_rl.errors import NotFoundError, UserError, did_you_mean, not_found
+from agent_rl.tool import Tool
+
+T = TypeVar("T")
+
+
+def register_environment(id: str, entry: type[Environment] | str) -> None:
+    """Make an environment known as `id`: a class, or `"package.module:Name"`, imported when it is first used.
+
+    It wins over an installed package's entry point of that name. Raises `UserError` when `id` is taken by another.
+    """
+    _ENVIRONMENTS.register(id, entry)
+
+
+def get_environment(id: str) -> type[Environment]:
+    """The environment class called `id`, or named as `"package.module:Name"`. Raises `UserError` when there is none."""
+    return _ENVIRONMENTS.get(id)
+
+
+def environments() -> dict[str, str]:
+    """All known ids with where they come from (`"package.module:Name"`), sorted, without importing any."""
+    return _ENVIRONMENTS.targets()
+
+
+def register_tool(id: str, entry: Tool | str) -> None:
+    """Make a tool known as `id`, like `register_environment`."""
+    _TOOLS.register(id, entry)
+
+
+def get_tool(id: str) -> Tool:
+    """The tool called `id`, or named as `"package.module:name"`. Raises `UserError` when there is none."""
+    return _TOOLS.get(id)
+
+
+def tools() -> dict[str, str]:
+    """All known ids with where they come from, sorted, without importing any."""
+    return _TOOLS.targets()
+
+
+@dataclass(slots=True)
+class _Registry(Generic[T]):
+    """The names of one kind of object. `group` is the entry point group that packages declare theirs in."""
+
+    kind: str
+    expected: str
+    group: str
+    is_valid: Callable[[object], bool]
+    registered: dict[str, T | str] = field(default_factory=dict[str, T | str])
+
+    def register(self, id: str, entry: T | str) -> None:
+        if not id or ":" in id:
+            raise UserError(f"{id!r} cannot be the name of a {self.kind}: use a short name without ':'.")
+        if not isinstance(entry, str):
+            self._check(entry, repr(entry))
+        elif ":" not in entry:
+            raise UserError(f"{entry!r} does not say where the {self.kind} is: write 'package.module:Name'.")
+        taken = self.registered.get(id)
+        if taken is not None and taken is not entry and taken != entry:
+            raise UserError(f"The {self.kind} {id!r} is already registered as {_target(taken)}: choose another name.")
+        self.registered[id] = entry
+
+    def get(self, id: str) -> T:
+        entry = self.registered.get(id)
+        if entry is None:
+            entry = id if ":" in id else self._declared(id)
+        return self._check(_load(entry, self.kind, self.is_valid), id) if isinstance(entry, str) else entry
+
+    def targets(self) -> dict[str, str]:
+        declared = {id: " or ".join(targets) for id, targets in _entry_points(self.group).items()}
+        return dict(sorted((declared | {id: _target(entry) for id, entry in self.registered.items()}).items()))
+
+    def _declared(self, id: str) -> str:
+        targets = _entry_points(self.group).get(id)
+        if targets is None:
+            raise not_found(self.kind, id, self.targets(), hint="Or name one as 'package.module:Name'.")
+        if len(targets) > 1:
+            raise UserError(
+                f"Installed packages disagree on the {self.kind} {id!r}: use {' or '.join(map(repr, targets))} instead."
+            )
+        return targets[0]
+
+    def _check(self, value: Any, where: str) -> T:
+        if not self.is_valid(value):
+            raise UserError(f"{where} is not {self.expected}, but {type(value).__name__} {value!r:.100}.")
+        return cast(T, value)
+
+
+@functools.cache
+def _entry_points(group: str) -> dict[str, list[str]]:
+    """What the installed packages declare: name -> distinct targets (more than one when two packages disagree)."""
+    found: dict[str, list[str]] = {}
+    for point in importlib.metadata.entry_points(group=group):
+        targets = found.setdefault(point.name, [])
+        if point.value not in targets:
+            targets.append(point.value)
+    return found
+
+
+def _target(entry: Any) -> str:
+    if isinstance(entry, str):
+        return entry
+    defined = entry.function if isinstance(entry, Tool) else entry
+    return f"{defined.__module__}:{defined.__qualname__}"
+
+
+def _load(target: str, kind: str, is_valid: Callable[[object], bool]) -> object:
+    """Import `package.module:Name`. Errors inside the module's own code keep their traceback."""
+    module_name, _, name = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if f"{module_name}.".startswith(f"{missing}."):
+            raise NotFoundError(
+                f"The {kind} {target!r} cannot be loaded: there is no module {missing!r}; "
+                "install its package, or run from the folder that contains it."
+            ) from error
+        raise UserError(f"The {kind} {target!r} needs the package {missing!r}: install it first.") from error
+    if not hasattr(module, name):
+        there = [name for name, value in vars(module).items() if is_valid(value)]
+        listed = ", ".join(sorted(there)) or "none"
+        raise NotFoundError(
+            f"Module {module_name!r} has no {name!r}.{did_you_mean(name, there)} Of kind {kind} it has: {listed}."
+        )
+    return getattr(module, name)
+
+
+def _is_environment(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Environment) and not inspect.isabstract(value)
+
+
+def _is_tool(value: object) -> bool:
+    return isinstance(value, Tool)
+
+
+_ENVIRONMENTS: _Registry[type[Environment]] = _Registry(
+    "environment", "a complete subclass of agent_rl.Environment", "agent_rl.environments", _is_environment
+)
+_TOOLS: _Registry[Tool] = _Registry("tool", "an @agent_rl.tool", "agent_rl.tools", _is_tool)

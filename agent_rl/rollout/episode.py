@@ -1,0 +1,224 @@
+"""One episode: reset, then act and step until something ends it; whatever happens becomes one `Trajectory`.
+
+Knows deadlines, blame and release. Refuses to know tokens (the agent's), groups and retries.
+
+What escapes from the environment or the engine is a failure with an owner, and the trajectory keeps the turns so far.
+`UserError` and bugs of the framework propagate.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import anyio
+
+from agent_rl.environment import Environment
+from agent_rl.errors import EnvironmentFailure, ProviderFailure, RolloutFailure, ToolError, boundary
+from agent_rl.rollout.agent import Action, Agent, EpisodeKey, MakeAgent
+from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.seeding import derive_seed
+from agent_rl.types import Failure, Message, Segment, Step, StopReason, Task, Trajectory, Turn
+
+EnvironmentFactory: TypeAlias = Callable[[Task], Environment]
+_UNANSWERED = Step(messages=())
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Record:
+    """What an episode has produced so far, whatever ends it."""
+
+    prompt: tuple[Message, ...] = ()
+    turns: list[Turn] = field(default_factory=list[Turn])
+    segments: tuple[Segment, ...] = ()
+    stop_reason: StopReason = StopReason.FAILURE
+    failure: Failure | None = None
+    setup_s: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+
+
+async def run_episode(
+    environment_factory: EnvironmentFactory,
+    make_agent: MakeAgent,
+    task: Task,
+    *,
+    group_index: int,
+    member: int,
+    seed: int,
+    limits: RolloutLimits,
+) -> Trajectory:
+    """Play one episode. The same `task`, `member` and `seed` replay it on a deterministic engine.
+
+    Raises `UserError` and bugs of the framework; every other failure is in the trajectory.
+    """
+    began = time.perf_counter()
+    record = _Record()
+    try:
+        with boundary(EnvironmentFailure, "setup"):
+            environment = environment_factory(task)
+        async with _closing("environment", environment.close, limits.close_timeout_s, record.metrics):
+            agent = make_agent(environment, EpisodeKey(seed, task.id, member))
+            async with _closing("agent", agent.close, limits.close_timeout_s, record.metrics):
+                await _Episode(environment, agent, limits, record).play(task, seed)
+    except RolloutFailure as failure:
+        record.stop_reason = StopReason.FAILURE
+        record.failure = failure.record()
+    return Trajectory(
+        task=task,
+        group_index=group_index,
+        member=member,
+        seed=seed,
+        prompt=record.prompt,
+        segments=record.segments,
+        turns=tuple(record.turns),
+        stop_reason=record.stop_reason,
+        failure=record.failure,
+        setup_s=record.setup_s,
+        duration_s=time.perf_counter() - began,
+        metrics=record.metrics,
+    )
+
+
+class _Episode:
+    """A running episode. Writes what happens into its record at once, so that nothing is lost when it is cut short."""
+
+    def __init__(self, environment: Environment, agent: Agent, limits: RolloutLimits, record: _Record) -> None:
+        self._environment = environment
+        self._agent = agent
+        self._limits = limits
+        self._record = record
+        self._tool_calls = 0
+
+    async def play(self, task: Task, seed: int) -> None:
+        await self._set_up(task, seed)
+        try:
+            with anyio.move_on_after(self._limits.episode_timeout_s) as clock:
+                await self._take_turns()
+            if clock.cancelled_caught:
+                self._record.stop_reason = StopReason.TIME_LIMIT
+        finally:
+            self._record.segments = self._agent.segments()
+
+    async def _set_up(self, task: Task, seed: int) -> None:
+        """All members of a group reset with the same seed: siblings start in the same state."""
+        began = time.perf_counter()
+        with _environment_code("setup", self._limits.setup_timeout_s):
+            prompt = await self._environment.reset(task, derive_seed(seed, task.id))
+            self._record.prompt = _checked(prompt)
+            tools = tuple(self._environment.tools)
+        self._record.setup_s = time.perf_counter() - began
+        self._agent.start(self._record.prompt, tools)
+
+    async def _take_turns(self) -> None:
+        stop_reason = None
+        while stop_reason is None:
+            context_tokens = self._agent.context_tokens
+            stop_reason = self._limits.before_action(len(self._record.turns), context_tokens)
+            if stop_reason is None:
+                stop_reason = await self._take_turn(self._limits.response_tokens(context_tokens))
+        self._record.stop_reason = stop_reason
+
+    async def _take_turn(self, max_tokens: int) -> StopReason | None:
+        """One action; it is recorded even when the environment never answers, since its tokens were sampled."""
+        with boundary(EnvironmentFailure, "state_key"):
+            state_key = self._environment.state_key()
+        began = time.perf_counter()
+        action = await self._act(max_tokens)
+        acted = time.perf_counter()
+        self._tool_calls += len(action.message.tool_calls)
+        stop_reason = self._limits.after_action(action.finish_reason, max_tokens, self._tool_calls)
+        step = _UNANSWERED
+        try:
+            if stop_reason is None:
+                step = await self._step(action.message)
+        finally:
+            turn = _turn(len(self._record.turns), action, step, state_key, acted - began, time.perf_counter() - acted)
+            self._record.turns.append(turn)
+        if stop_reason is not None:
+            return stop_reason
+        if step.terminated:
+            return StopReason.TERMINATED
+        if step.truncated:
+            return StopReason.ENVIRONMENT_TRUNCATED
+        self._agent.observe(step.messages)
+        return None
+
+    async def _act(self, max_tokens: int) -> Action:
+        """A hang is the provider's. A crash the agent attributes itself: a bug of our codec is not the engine's."""
+        try:
+            with anyio.fail_after(self._limits.generation_timeout_s):
+                return await self._agent.act(len(self._record.turns), max_tokens)
+        except TimeoutError as error:
+            raise ProviderFailure("generation timed out", kind="timeout", stage="generation") from error
+
+    async def _step(self, action: Message) -> Step:
+        with _environment_code("step", self._limits.step_timeout_s):
+            step = await self._environment.step(action)
+            if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance]  # users' code
+                raise TypeError(f"step() must return agent_rl.types.Step, not {type(step).__name__}")
+            if not math.isfinite(step.reward):
+                raise ValueError(f"the reward is {step.reward}")
+            return step._replace(messages=_checked(step.messages))
+
+
+def _turn(
+    index: int, action: Action, step: Step, state_key: Hashable | None, generation_s: float, step_s: float
+) -> Turn:
+    return Turn(
+        index=index,
+        segment=action.segment,
+        start=action.start,
+        end=action.end,
+        action=action.message,
+        observations=step.messages,
+        reward=step.reward,
+        reward_terms=step.info.reward_terms,
+        tool_results=step.info.tool_results,
+        finish_reason=action.finish_reason,
+        state_key=state_key,
+        generation_s=generation_s,
+        step_s=step_s,
+    )
+
+
+@contextmanager
+def _environment_code(stage: str, timeout_s: float) -> Generator[None, None, None]:
+    """The environment's own code: bounded in time, and to blame for everything that escapes."""
+    try:
+        with boundary(EnvironmentFailure, stage), anyio.fail_after(timeout_s):
+            yield
+    except ToolError as error:
+        raise EnvironmentFailure(f"{stage} let a ToolError escape: {error}", stage=stage) from error
+
+
+def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Raises `TypeError`, inside the environment's boundary, before a wrong value reaches our own code."""
+    for message in messages:
+        if not isinstance(message, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  # users' code
+            raise TypeError(f"expected agent_rl.types.Message, not {type(message).__name__}")
+    return tuple(messages)
+
+
+@asynccontextmanager
+async def _closing(
+    what: str, close: Callable[[], Awaitable[None]], timeout_s: float, metrics: dict[str, float]
+) -> AsyncGenerator[None, None]:
+    """Release at the end, under cancellation too. A release that fails or hangs is reported; the episode counts."""
+    try:
+        yield
+    finally:
+        with anyio.move_on_after(timeout_s, shield=True) as clock:
+            try:
+                await close()
+            except Exception:
+                metrics[f"{what}_close_failed"] = 1.0
+                _logger.exception("closing the %s failed", what)
+        if clock.cancelled_caught:
+            metrics[f"{what}_close_timed_out"] = 1.0
+            _logger.error("closing the %s took more than %g s", what, timeout_s)

@@ -1,0 +1,52 @@
+"""The siblings of one task, run concurrently; infrastructure failures get another attempt. Knows nothing of engines."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+import anyio
+
+from agent_rl.concurrency import collect
+from agent_rl.types import Group, Task, Trajectory
+
+
+class PlayEpisode(Protocol):
+    """One attempt at one episode, such as `run_episode` with its environment, agent and limits bound."""
+
+    def __call__(self, task: Task, *, group_index: int, member: int, seed: int) -> Awaitable[Trajectory]:
+        """Never raises for what the environment, a tool or the engine did: that is in the trajectory."""
+        ...
+
+
+async def run_group(
+    play: PlayEpisode,
+    task: Task,
+    *,
+    index: int,
+    group_size: int,
+    seed: int,
+    max_attempts: int = 3,
+    retry_delay_s: float = 1.0,
+) -> Group:
+    """All members, each tried up to `max_attempts` times with the same seed while it fails in a retryable way.
+
+    Between attempts it waits `retry_delay_s`, then twice as long, and so on. What still fails is kept as a failed
+    member, which `Group.valid` leaves out; a group may end without any valid member, and the consumer decides what
+    that means. A failed member never cancels its siblings.
+    """
+
+    async def member_of_group(member: int) -> Trajectory:
+        attempt = 1
+        while True:
+            trajectory = await play(task, group_index=index, member=member, seed=seed)
+            failure = trajectory.failure
+            if failure is None or not failure.retryable or attempt >= max_attempts:
+                return replace(trajectory, attempts=attempt)
+            await anyio.sleep(retry_delay_s * 2 ** (attempt - 1))
+            attempt += 1
+
+    trajectories = await collect(partial(member_of_group, member) for member in range(group_size))
+    return Group(index, task, tuple(trajectories))

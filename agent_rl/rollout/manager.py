@@ -1,0 +1,170 @@
+"""Many groups at once, handed out in logical order. Owns the tasks, knows what runs; refuses to know what it is for.
+
+The same code serves training (endless, admitted by the staleness gate) and evaluation (`run_tasks`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeAlias
+
+import anyio
+
+from agent_rl.rollout.group import PlayEpisode, run_group
+from agent_rl.rollout.staleness import StalenessGate
+from agent_rl.seeding import derive_seed
+from agent_rl.types import Group, Task, Trajectory
+
+OnGroup: TypeAlias = Callable[[Group], Awaitable[None]]
+
+
+class RolloutManager:
+    """Runs the groups of `task_at(0)`, `task_at(1)`, ... while its `async with` block is open.
+
+    Groups are started in order as `gate` admits them, run concurrently (at most `max_concurrent_episodes` episodes at
+    a time, the earliest first) and are handed out by `groups()` in order, whatever finishes first: the same batches
+    for any concurrency. The consumer calls `gate.release` for every group that it has trained on or dropped.
+
+    `on_group` is awaited when a group finishes, before it is handed out, so that it can be made durable; `finished`
+    are groups that already are, which are handed out as they are instead of run again. `start_index` and `stop_index`
+    bound the indices (`None`: endless).
+
+    Leaving the block starts nothing new and waits for the groups that run, so that no work is lost; cancellation and
+    exceptions end them at once. Either way every environment and session is released.
+    """
+
+    def __init__(
+        self,
+        play: PlayEpisode,
+        task_at: Callable[[int], Task],
+        *,
+        group_size: int,
+        gate: StalenessGate,
+        seed: int,
+        max_concurrent_episodes: int,
+        max_attempts: int = 3,
+        retry_delay_s: float = 1.0,
+        start_index: int = 0,
+        stop_index: int | None = None,
+        finished: Mapping[int, Group] | None = None,
+        on_group: OnGroup | None = None,
+    ) -> None:
+        self._play = play
+        self._task_at = task_at
+        self._group_size = group_size
+        self._gate = gate
+        self._seed = seed
+        self._slots = anyio.Semaphore(max_concurrent_episodes)
+        self._max_attempts = max_attempts
+        self._retry_delay_s = retry_delay_s
+        self._stop_index = stop_index
+        self._next_index = start_index
+        self._durable = dict(finished or {})
+        self._finished: dict[int, Group] = {}
+        self._on_group = on_group
+        self._tasks = anyio.create_task_group()
+        self._starting = anyio.CancelScope()
+        self._arrival = anyio.Event()
+        self.running_episodes = 0
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._start_groups, self._next_index)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        self._starting.cancel()
+        return await self._tasks.__aexit__(exc_type, exc, tb)
+
+    def groups(self) -> AsyncIterator[Group]:
+        """The groups in logical order, each as soon as it and all before it are finished. One stream per manager."""
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Group:
+        if self._next_index == self._stop_index:
+            raise StopAsyncIteration
+        while self._next_index not in self._finished:
+            self._arrival = anyio.Event()
+            await self._arrival.wait()
+        group = self._finished.pop(self._next_index)
+        self._next_index += 1
+        return group
+
+    async def _start_groups(self, start_index: int) -> None:
+        with self._starting:
+            for index in itertools.count(start_index):
+                if index == self._stop_index:
+                    break
+                await self._gate.acquire()
+                if index in self._durable:
+                    self._hand_out(self._durable.pop(index))
+                else:
+                    self._tasks.start_soon(self._run_group, index)
+
+    async def _run_group(self, index: int) -> None:
+        group = await run_group(
+            self._play_in_slot,
+            self._task_at(index),
+            index=index,
+            group_size=self._group_size,
+            seed=derive_seed(self._seed, index),
+            max_attempts=self._max_attempts,
+            retry_delay_s=self._retry_delay_s,
+        )
+        if self._on_group is not None:
+            await self._on_group(group)
+        self._hand_out(group)
+
+    def _hand_out(self, group: Group) -> None:
+        self._finished[group.index] = group
+        self._arrival.set()
+
+    async def _play_in_slot(self, task: Task, *, group_index: int, member: int, seed: int) -> Trajectory:
+        async with self._slots:
+            self.running_episodes += 1
+            try:
+                return await self._play(task, group_index=group_index, member=member, seed=seed)
+            finally:
+                self.running_episodes -= 1
+
+
+async def run_tasks(
+    play: PlayEpisode,
+    tasks: Sequence[Task],
+    *,
+    group_size: int,
+    seed: int,
+    max_concurrent_episodes: int,
+    max_attempts: int = 3,
+    retry_delay_s: float = 1.0,
+    on_group: OnGroup | None = None,
+) -> list[Group]:
+    """One group for each task, in order. `on_group` is awaited as each finishes, in any order (progress, journal)."""
+    gate = StalenessGate(0, groups_per_batch=max_concurrent_episodes)
+
+    async def admit_next(group: Group) -> None:
+        if on_group is not None:
+            await on_group(group)
+        gate.release()
+
+    manager = RolloutManager(
+        play,
+        tasks.__getitem__,
+        group_size=group_size,
+        gate=gate,
+        seed=seed,
+        max_concurrent_episodes=max_concurrent_episodes,
+        max_attempts=max_attempts,
+        retry_delay_s=retry_delay_s,
+        stop_index=len(tasks),
+        on_group=admit_next,
+    )
+    async with manager:
+        return [group async for group in manager.groups()]

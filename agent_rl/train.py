@@ -1,0 +1,273 @@
+"""The training loop: tasks -> groups -> journal -> credit -> learner -> weights. The one place where the parts meet.
+
+One loop serves every `max_staleness`: with 0 the gate admits exactly one batch, so that rollouts wait for the learner;
+above 0 the same code overlaps them. Batches are assembled in the logical order of groups, never in order of arrival.
+
+Resume. A group is durable in the journal before it is trained on, and a checkpoint names the first group that it has
+not consumed. After a kill the loop goes back to the last checkpoint, takes the groups after it from the journal and
+trains them again in the same order: the same weights, and no rollout is lost.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+from pydantic import Field
+
+from agent_rl.batches import Batch, assemble, batch_metrics
+from agent_rl.chat.codec import ChatCodec
+from agent_rl.config import Config
+from agent_rl.credit import get_estimator
+from agent_rl.credit.rows import Aggregation, row_episodes, to_rows
+from agent_rl.engine.local import LocalEngine
+from agent_rl.errors import UserError
+from agent_rl.learner.learner import Learner, LearnerConfig
+from agent_rl.rollout.agent import PolicyAgent
+from agent_rl.rollout.episode import EnvironmentFactory, run_episode
+from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.rollout.manager import RolloutManager
+from agent_rl.rollout.staleness import StalenessGate
+from agent_rl.seeding import stream
+from agent_rl.store.checkpoint import load_latest, save_checkpoint
+from agent_rl.store.journal import Journal
+from agent_rl.store.metrics import MetricsLogger
+from agent_rl.types import Group, SamplingParams, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class TrainConfig(Config):
+    """What one training run does with the model and the environment that it is given."""
+
+    steps: int = Field(100, ge=1, description="Training steps, one batch of groups each.")
+    groups_per_batch: int = Field(32, ge=1, description="Groups in one batch.")
+    group_size: int = Field(8, ge=1, description="Episodes of one task.")
+    max_staleness: int = Field(0, ge=0, description="Steps that a group may lag behind; 0 is the synchronous trainer.")
+    refills_per_batch: int = Field(
+        0, ge=0, description="Groups without learning signal that are replaced in each batch (DAPO's dynamic sampling)."
+    )
+    estimator: str = Field("grpo", description="Credit: grpo, dr_grpo (no std) or rloo.")
+    aggregation: Aggregation = Field("token_mean", description="What weighs the same in the loss: tokens or episodes.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature of rollouts.")
+    tool_parser: str = Field("hermes", description="Format of tool calls, by vLLM's name of the parser.")
+    max_concurrent_episodes: int = Field(256, ge=1, description="Episodes in flight; rows of the local engine.")
+    max_attempts: int = Field(3, ge=1, description="Attempts at an episode that infrastructure failures end.")
+    limits: RolloutLimits = Field(default_factory=RolloutLimits, description="Limits of one episode.")
+    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
+    deterministic: bool = Field(False, description="Batch-invariant engine: slower, the same samples under any load.")
+    checkpoint_every: int = Field(20, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1, description="Checkpoints that stay on disk.")
+    wandb_project: str | None = Field(None, description="Log to this Weights & Biases project (needs the extra wandb).")
+    seed: int = Field(0, ge=0, description="Key of every random stream of the run.")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is; part of every checkpoint."""
+
+    step: int = 0
+    next_group: int = 0
+    sampled_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one training step did; `metrics` is what the trackers got."""
+
+    step: int
+    steps: int
+    metrics: Mapping[str, float]
+
+
+TaskSampler = Callable[[int], Task]
+"""Which task the group of a given index plays; a pure function, so that any order of events gives the same tasks."""
+
+
+def shuffled_epochs(tasks: Sequence[Task], seed: int) -> TaskSampler:
+    """Each epoch visits every task once, in an order of its own."""
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> list[int]:
+        return stream(seed, "task order", epoch).permutation(len(tasks)).tolist()
+
+    return lambda index: tasks[order(index // len(tasks))[index % len(tasks)]]
+
+
+async def train(
+    config: TrainConfig,
+    *,
+    run_dir: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    environment: EnvironmentFactory,
+    task_at: TaskSampler,
+    resume: bool = False,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+    transform_group: Callable[[Group], Group] = lambda group: group,
+) -> Progress:
+    """Train `model` in place and return how far it got.
+
+    `transform_group` sees each group before credit (shaping, controls); the journal keeps what really happened.
+    With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad options and when
+    every episode of a batch fails.
+    """
+    serving = copy.deepcopy(model)
+    learner = Learner(model, config.learner, temperature=config.temperature, seed=config.seed)
+    progress = Progress()
+    if resume and (latest := load_latest(run_dir)) is not None:
+        checkpoint, state = latest
+        learner.load_state_dict(state["learner"])
+        progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
+    with (
+        Journal(run_dir / "store.db") as journal,
+        MetricsLogger(
+            run_dir, resume_step=progress.step, wandb_project=config.wandb_project, config=config.model_dump(mode="json")
+        ) as logger,
+    ):
+        journal.rewind(progress.step)
+        run = _Run(config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress)
+        engine = LocalEngine(
+            serving,
+            max_batch=config.max_concurrent_episodes,
+            max_context=config.limits.max_context_tokens,
+            deterministic=config.deterministic,
+        )
+        await run.go(engine, ChatCodec(tokenizer, config.tool_parser), environment, task_at)
+        return run.progress
+
+
+class _Run:
+    """A running training: what the loop carries from one step to the next."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        learner: Learner,
+        tokenizer: PreTrainedTokenizerBase,
+        journal: Journal,
+        logger: MetricsLogger,
+        on_step: Callable[[StepReport], None],
+        transform_group: Callable[[Group], Group],
+        progress: Progress,
+    ) -> None:
+        self.progress = progress
+        self._config = config
+        self._run_dir = run_dir
+        self._learner = learner
+        self._tokenizer = tokenizer
+        self._journal = journal
+        self._journal_turn = anyio.Lock()
+        self._logger = logger
+        self._on_step = on_step
+        self._transform_group = transform_group
+        self._estimator = get_estimator(config.estimator)
+
+    async def go(
+        self, engine: LocalEngine, codec: ChatCodec, environment: EnvironmentFactory, task_at: TaskSampler
+    ) -> None:
+        config, start = self._config, self.progress
+        sampling = SamplingParams(temperature=config.temperature)
+        play = functools.partial(
+            run_episode, environment, lambda _, key: PolicyAgent(engine, codec, sampling, key), limits=config.limits
+        )
+        gate = StalenessGate(config.max_staleness, config.groups_per_batch)
+        manager = RolloutManager(
+            play,
+            task_at,
+            group_size=config.group_size,
+            gate=gate,
+            seed=config.seed,
+            max_concurrent_episodes=config.max_concurrent_episodes,
+            max_attempts=config.max_attempts,
+            start_index=start.next_group,
+            stop_index=self._stop_index(),
+            finished=self._journal.load_groups(start.next_group),
+            on_group=self._make_durable,
+        )
+        async with engine:
+            await engine.update_weights(self._learner.weights(), start.step)
+            async with manager:
+                began = time.perf_counter()
+                async for batch in assemble(
+                    manager.groups(), config.groups_per_batch, config.refills_per_batch, gate.release
+                ):
+                    await self._train_on(batch, engine, rollout_wait_s=time.perf_counter() - began)
+                    if self.progress.step >= config.steps:
+                        break
+                    gate.release(batch.held)
+                    began = time.perf_counter()
+
+    def _stop_index(self) -> int | None:
+        """The first group that no step needs. Unknown with refills: then the last step ends the stream."""
+        config, progress = self._config, self.progress
+        if config.refills_per_batch:
+            return None
+        return progress.next_group + (config.steps - progress.step) * config.groups_per_batch
+
+    async def _make_durable(self, group: Group) -> None:
+        async with self._journal_turn:
+            await anyio.to_thread.run_sync(self._journal.append_group, group)
+
+    async def _train_on(self, batch: Batch, engine: LocalEngine, rollout_wait_s: float) -> None:
+        """One step: credit, learner, new weights into the engine, then the records of it."""
+        _refuse_total_failure(batch)
+        version = self.progress.step
+        began = time.perf_counter()
+        learned = await anyio.to_thread.run_sync(self._learn, batch)
+        learn_s = time.perf_counter() - began
+        await engine.update_weights(self._learner.weights(), version + 1)
+        tokens = sum(episode.sampled_tokens for group in batch.groups for episode in group.trajectories)
+        self.progress = Progress(version + 1, batch.next_index, self.progress.sampled_tokens + tokens)
+        wall_s = rollout_wait_s + time.perf_counter() - began
+        metrics = {
+            **{f"rollout/{name}": value for name, value in batch_metrics(batch, version).items()},
+            **{f"learner/{name}": value for name, value in learned.items()},
+            "time/rollout_wait_s": rollout_wait_s,
+            "time/learn_s": learn_s,
+            "time/sampled_tokens_per_s": tokens / wall_s,
+        }
+        async with self._journal_turn:
+            await anyio.to_thread.run_sync(self._record, batch, metrics)
+        self._on_step(StepReport(self.progress.step, self._config.steps, metrics))
+
+    def _learn(self, batch: Batch) -> dict[str, float]:
+        groups = [self._transform_group(group) for group in batch.trained]
+        rows = to_rows(groups, [self._estimator(group) for group in groups], self._config.aggregation)
+        return self._learner.step(rows, row_episodes(groups)) if rows else {}
+
+    def _record(self, batch: Batch, metrics: Mapping[str, float]) -> None:
+        """Blocking: journal, trackers, and a checkpoint when one is due."""
+        config, progress = self._config, self.progress
+        self._journal.mark_consumed(progress.step, [group.index for group in batch.groups])
+        self._logger.log(progress.step, metrics)
+        if progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
+            save_checkpoint(
+                self._run_dir,
+                {"learner": self._learner.state_dict(), "sampled_tokens": progress.sampled_tokens},
+                step=progress.step,
+                next_group_index=progress.next_group,
+                weight_version=progress.step,
+                seed=config.seed,
+                export=lambda folder: self._learner.save_pretrained(folder / "model", self._tokenizer),
+                keep=config.keep_checkpoints,
+            )
+
+
+def _refuse_total_failure(batch: Batch) -> None:
+    """A batch in which nothing counts is a broken set-up, not bad luck: going on would burn time and teach nothing."""
+    failures = [e.failure for group in batch.groups for e in group.trajectories if e.failure is not None]
+    if failures and not any(group.valid for group in batch.groups):
+        raise UserError(
+            f"All {len(failures)} episodes of a batch failed; the last one is the {failures[-1].owner}'s: "
+            f"{failures[-1].message}. The run folder's store.db has every traceback."
+        )

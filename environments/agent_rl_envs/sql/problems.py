@@ -1,0 +1,120 @@
+"""Questions about freshly made databases: pure functions from random numbers to tables, a question and its answer.
+
+Every word that a question or a table uses comes from a fixed list, but the database, and so the answer, is new for
+every problem. Knows nothing of SQLite, tools or messages.
+
+A one-query problem asks for an aggregate of a column; which table holds it is only in the schema. A two-query problem
+asks for it at the place where somebody lives or works: that place is a row of one table and the *name* of another, so
+its name must be read before the second query can be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+Row: TypeAlias = tuple[int | str, ...]
+
+PLACES = tuple(
+    "harbor garden tower market forest valley bridge castle island desert meadow station temple museum theater "
+    "library village palace cellar stable bakery quarry mill farm".split()
+)
+COLUMNS = tuple(
+    "weight age price length height width depth speed power score volume area cost debt profit stock grade heat "
+    "size fee tax wage loss risk".split()
+)
+NAMES = tuple(
+    "anna boris clara david emma felix greta hugo irene jonas karla louis maria nils olga peter quinn rosa stefan "
+    "tanja ulrich vera walter zoe".split()
+)
+GROUPS = tuple("people staff guests members workers tenants clerks friends".split())
+
+PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("MIN({column})", ("the smallest {column}", "the lowest {column}")),
+    ("MAX({column})", ("the largest {column}", "the highest {column}")),
+    ("SUM({column})", ("the total {column}", "the combined {column}")),
+    ("COUNT(DISTINCT {column})", ("the number of different {column} values", "the count of distinct {column} values")),
+)
+FRAMES = ("Find {phrase}", "Report {phrase}", "Give me {phrase}")
+RELATIONS = (("home", "lives"), ("work", "works"))
+AGGREGATES: tuple[Callable[[Sequence[int]], int], ...] = (min, max, sum, lambda values: len(set(values)))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: columns with their SQL types, and rows."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The plausible queries at one point of the work, of which one is `right`. `{found}` stands for the last result."""
+
+    queries: tuple[str, ...]
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A database, a question about it, the true answer, and the queries between which one has to choose."""
+
+    tables: tuple[Table, ...]
+    question: str
+    answer: str
+    choices: tuple[Choice, ...]
+
+
+def make_problem(rng: np.random.Generator, *, test: bool, two_queries: bool) -> Problem:
+    """A new problem. A pair of place and column belongs to either the test or the training split, never to both."""
+    column, *others = _pick(rng, COLUMNS, 3)
+    place = _pick(rng, tuple(p for p in PLACES if _is_test(p, column) is test), 1)[0]
+    aggregate = int(rng.integers(len(PHRASES)))
+    expression, phrases = PHRASES[aggregate]
+    question = _pick(rng, FRAMES, 1)[0].format(phrase=_pick(rng, phrases, 1)[0].format(column=column))
+    numbers = _numbers(rng, place, [column, *others])
+    position = [name for name, _ in numbers.columns].index(column)
+    answer = str(AGGREGATES[aggregate]([int(row[position]) for row in numbers.rows]))
+    source = "{found}" if two_queries else place
+    aggregates = tuple(f"SELECT {e.format(column=column)} FROM {source}" for e, _ in PHRASES)
+    choice = Choice(aggregates, aggregate)
+    if not two_queries:
+        return Problem((numbers,), f"{question}.", answer, (choice,))
+    people, where, first = _people(rng, place)
+    elsewhere = [_numbers(rng, str(p), [name for name, _ in numbers.columns]) for p in people.rows[0][1:] if p != place]
+    tables = (people, *sorted([numbers, *elsewhere], key=lambda table: table.name))
+    return Problem(tables, f"{question} {where}.", answer, (first, choice))
+
+
+def _pick(rng: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
+    return [words[i] for i in rng.permutation(len(words))[:count]]
+
+
+def _is_test(place: str, column: str) -> bool:
+    return (PLACES.index(place) + COLUMNS.index(column)) % 4 == 0
+
+
+def _numbers(rng: np.random.Generator, name: str, columns: list[str]) -> Table:
+    """2 to 9 rows of distinct two-digit numbers, so that no two aggregates of a column are equal."""
+    count = int(rng.integers(2, 10))
+    values = [rng.permutation(np.arange(10, 100))[:count].tolist() for _ in columns]
+    order = rng.permutation(len(columns))
+    shuffled = tuple((columns[i], "INTEGER") for i in order)
+    return Table(name, shuffled, tuple(zip(*[values[i] for i in order], strict=True)))
+
+
+def _people(rng: np.random.Generator, place: str) -> tuple[Table, str, Choice]:
+    """A table of who lives and works where, the clause of the question, and the query that finds `place`."""
+    group, (name, *others) = _pick(rng, GROUPS, 1)[0], _pick(rng, NAMES, 3)
+    right = int(rng.integers(len(RELATIONS)))
+    elsewhere = _pick(rng, [p for p in PLACES if p != place], 1)[0]
+    homes = (place, elsewhere) if right == 0 else (elsewhere, place)
+    rows: list[Row] = [(name, *homes)] + [(other, *_pick(rng, homes, 2)) for other in others]
+    table = Table(group, (("name", "TEXT"), *((column, "TEXT") for column, _ in RELATIONS)), tuple(rows))
+    queries = tuple(f"SELECT {column} FROM {group} WHERE name = '{name}'" for column, _ in RELATIONS)
+    return table, f"at the place where {name} {RELATIONS[right][1]}", Choice(queries, right)

@@ -168,9 +168,7 @@ def load_recipe(name: str) -> Recipe:
 def _recipe_path(name: str) -> Path:
     if name.endswith(".py"):
         if not Path(name).is_file():
-            raise UserError(
-                f"There is no recipe at {name}: give the path of a script, or the name of a shipped recipe."
-            )
+            raise UserError(f"There is no script {name}: give the path of one, or the name of a shipped recipe.")
         return Path(name).resolve()
     recipes = _shipped_recipes()
     if name not in recipes:
@@ -192,7 +190,8 @@ def _import_file(path: Path) -> ModuleType:
         sys.path.insert(0, str(path.parent))
     name = f"agent_rl_recipe_{path.stem}"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
-    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader, origin=str(path)))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    module = importlib.util.module_from_spec(cast(importlib.machinery.ModuleSpec, spec))
     sys.modules[name] = module  # type annotations of its Config are resolved there
     loader.exec_module(module)
     return module

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from agent_rl.chat.parsers import get_tool_parser, split_reasoning
 from agent_rl.chat.quoting import QuotingEncoder
@@ -40,6 +42,18 @@ _MOCK_TOOL = {
 }
 
 
+class _Shape(NamedTuple):
+    """How a template writes messages of given roles after an assistant turn.
+
+    `pieces` is the constant text around the contents, from the special token before the first to the one after the
+    last. The ids of what is further out are constant too: `head_ids` (including the former token) and `tail_ids`.
+    """
+
+    head_ids: IntArray
+    pieces: tuple[str, ...]
+    tail_ids: IntArray
+
+
 class ChatCodec:
     """The chat format of one tokenizer.
 
@@ -52,9 +66,9 @@ class ChatCodec:
         self._tokenizer: Any = tokenizer
         self._parse = get_tool_parser(tool_parser)
         self._encoder = QuotingEncoder(_backend(tokenizer))
-        self._shapes: dict[tuple[Role, ...], tuple[str, ...] | None] = {}
+        self._shapes: dict[tuple[Role, ...], _Shape | None] = {}
         self._observation_roles = self._find_observation_roles()
-        self._starts_reasoning = self._suffix(()).rstrip().endswith("<think>")
+        self._starts_reasoning = self._render_suffix([]).rstrip().endswith("<think>")
         self.stop_token_ids = self._find_stop_token_ids()
         self.preserves_prefix = self._verify_prefix()
 
@@ -65,7 +79,14 @@ class ChatCodec:
 
         `closed`: the last sampled token was a stop token, so the end of the turn is there already.
         """
-        return self.encode_suffix(self._suffix(messages), closed=closed)
+        shape = self._shape(tuple(message.role for message in messages))
+        if shape is None:
+            return self.encode_suffix(self._render_suffix(self.template_messages(messages)), closed=closed)
+        parts = [shape.pieces[0]]
+        for message, piece in zip(messages, shape.pieces[1:], strict=True):
+            parts += (self._encoder.quote(message.content), piece)
+        middle_ids = self._encoder.encode("".join(parts))
+        return np.concatenate((shape.head_ids[1:] if closed else shape.head_ids, middle_ids[1:], shape.tail_ids))
 
     def decode_action(self, ids_R: IntArray) -> Message:
         """The assistant message in sampled tokens. What cannot be parsed becomes a `ToolCall` with an `error`."""
@@ -130,23 +151,16 @@ class ChatCodec:
             raise ModelError("The chat template ends assistant turns without a special token; use one that does.")
         return text[end.start() :]
 
-    def _suffix(self, messages: Sequence[Message]) -> str:
-        """What the template writes after the content of an assistant turn, still quoted."""
-        pieces = self._shape(tuple(message.role for message in messages))
-        if pieces is None:
-            return self._render_suffix(self.template_messages(messages))
-        parts = [pieces[0]]
-        for message, piece in zip(messages, pieces[1:], strict=True):
-            parts += (self._encoder.quote(message.content), piece)
-        return "".join(parts)
-
-    def _shape(self, roles: tuple[Role, ...]) -> tuple[str, ...] | None:
-        """Constant text around the contents of messages with these roles; `None` if contents are not verbatim."""
+    def _shape(self, roles: tuple[Role, ...]) -> _Shape | None:
+        """How messages with these roles are written; `None` if that takes more than their contents, verbatim."""
         if roles not in self._shapes:
-            self._shapes[roles] = None if "assistant" in roles else self._cut_shape(roles)
+            pieces = self._cut(roles) if roles and "assistant" not in roles else None
+            self._shapes[roles] = None if pieces is None else self._encode_ends(pieces)
         return self._shapes[roles]
 
-    def _cut_shape(self, roles: tuple[Role, ...]) -> tuple[str, ...] | None:
+    def _cut(self, roles: tuple[Role, ...]) -> tuple[str, ...] | None:
+        """The constant text around the contents of messages with these roles, if that is all there is."""
+
         def rendered(contents: Sequence[str]) -> str:
             pairs = zip(roles, contents, strict=True)
             messages = [Message(role, content, tool_call_id="dummy-id") for role, content in pairs]
@@ -157,18 +171,29 @@ class ChatCodec:
         for role, mark in zip(roles, marks, strict=True):
             if mark not in text:
                 raise ModelError(f"The chat template does not show messages of role {role!r}; use one that does.")
-        pieces = tuple(re.split("|".join(marks) or "(?!)", text))
+        pieces = tuple(re.split("|".join(marks), text))
         verbatim = len(pieces) == len(roles) + 1 and all(
             rendered([content] * len(roles)) == content.join(pieces) for content in _AWKWARD_CONTENTS
         )
         return pieces if verbatim and "dummy-id" not in text else None
 
+    def _encode_ends(self, pieces: tuple[str, ...]) -> _Shape:
+        *_, last = self._encoder.special_pattern.finditer(pieces[0])
+        head_ids = self._encoder.encode(pieces[0][: last.end()])
+        opening = pieces[0][last.start() :]
+        closing = self._encoder.special_pattern.search(pieces[-1])
+        if closing is None:
+            return _Shape(head_ids, (opening, *pieces[1:]), head_ids[:0])
+        tail_ids = self._encoder.encode(pieces[-1][closing.start() :])[1:]
+        return _Shape(head_ids, (opening, *pieces[1:-1], pieces[-1][: closing.end()]), tail_ids)
+
     def _render_suffix(self, messages: Sequence[TemplateMessage]) -> str:
+        """What the template writes from the end of an assistant turn on."""
         conversation = [_DUMMY_USER, {"role": "assistant", "content": _DUMMY_ANSWER}, *messages]
         _, found, suffix = self._render(conversation, []).partition(_DUMMY_ANSWER)
         if not found:
             raise ModelError("The chat template does not show the content of assistant messages; use one that does.")
-        return suffix
+        return self._from_turn_end(suffix)
 
     def _render(self, messages: Sequence[TemplateMessage], tools: Sequence[TemplateMessage]) -> str:
         from jinja2 import TemplateError
@@ -207,7 +232,7 @@ class ChatCodec:
         return all(self._preserves(response) for response in responses)
 
     def _preserves(self, response: str) -> bool:
-        """Whether each turn of a mock conversation renders as the turns before it, the response and `_suffix`."""
+        """Whether each turn of a mock conversation renders as the turns before it, the response and observations."""
         history = [_DUMMY_USER]
         text = self._render(history, [_MOCK_TOOL])
         for role in 2 * self._observation_roles:
@@ -216,8 +241,8 @@ class ChatCodec:
             longer = self._render(history, [_MOCK_TOOL])
             if not longer.startswith(text + response):
                 return False
-            rest = longer[len(text + response) :]
-            if self._from_turn_end(rest) != self._from_turn_end(self._suffix([observation])):
+            suffix_ids = self.encode_suffix(longer[len(text + response) :], closed=False)
+            if not np.array_equal(suffix_ids, self.encode_observations([observation], closed=False)):
                 return False
             text = longer
         return True

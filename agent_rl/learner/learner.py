@@ -6,6 +6,7 @@ optimizer step the weights are divided by their sum: each of the `minibatches` s
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -111,7 +112,7 @@ class Learner:
         with torch.no_grad():
             for name, parameter in self._trainable.items():
                 parameter.copy_(saved[name])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would share the tensors
         self.optimizer_steps = state["optimizer_steps"]
         self.skipped_steps = state["skipped_steps"]
 

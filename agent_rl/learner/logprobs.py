@@ -82,7 +82,9 @@ def _head_logprobs(
     logits_KV = head(hidden_KE)
     if logits_KV.dtype != torch.float64:
         logits_KV = logits_KV.float()
-    logprobs_KV = log_softmax(logits_KV / temperature, dim=-1)
+    if temperature != 1.0:  # a pass over all logits, and another in the backward
+        logits_KV = logits_KV / temperature
+    logprobs_KV = log_softmax(logits_KV, dim=-1)
     with torch.no_grad():
         entropy_K = -(logprobs_KV.exp() * logprobs_KV).sum(-1)
     return logprobs_KV.gather(1, targets_K[:, None]).squeeze(1), entropy_K

@@ -71,3 +71,4 @@ def test_growth_is_amortised():
         storages.add(buffer.ids_T.__array_interface__["data"][0])
     assert len(storages) <= 10  # one move per doubling from 64
     assert buffer.ids_T.tolist() == list(range(20_000))
+    assert (buffer.segment().weight_versions_T == -1).all()

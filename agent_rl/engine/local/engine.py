@@ -34,7 +34,9 @@ _FIRST_CAPACITY = 256  # tokens per row to begin with; doubles on demand
 class Decoder(Protocol):
     """The part of a tokenizer that stop strings need."""
 
-    def decode(self, token_ids: Any, /) -> Any: ...
+    def decode(self, token_ids: Any, /) -> Any:
+        """The text of some token ids."""
+        ...
 
 
 class LocalEngine:
@@ -81,6 +83,7 @@ class LocalEngine:
 
     @property
     def weight_version(self) -> int:
+        """Version of the weights that the next token is sampled with."""
         return self._scheduler.version
 
     @property
@@ -113,10 +116,12 @@ class LocalEngine:
         try:
             return await self._tasks.__aexit__(exc_type, exc, tb)
         except BaseExceptionGroup as group:
-            if len(group.exceptions) > 1:
+            # A failed step is why everything else ended. Any single error leaves as itself, not as a group.
+            failed = isinstance(self._failure, Exception)
+            first, *others = [self._failure] if failed else group.exceptions
+            if first is None or others:
                 raise
-            # One error, ours or that of the body, leaves as itself.
-            raise group.exceptions[0] from group.exceptions[0].__cause__
+            raise first from first.__cause__
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """See `Engine.generate`. Raises `ConfigError` for a request that cannot be served as it is."""

@@ -30,17 +30,17 @@ def sample(
     `logits_NV[n]`, `params_N[n]` and `uniforms_N[n]` alone.
     """
     device = logits_NV.device
-    distinct = list({id(params): params for params in params_N}.values())
+    kinds = {(params.temperature, params.top_k > 0 or params.top_p < 1.0) for params in params_N}
     logits_NV = logits_NV.float()
-    if any(params.temperature not in (0.0, 1.0) for params in distinct):
+    if any(temperature not in (0.0, 1.0) for temperature, _ in kinds):
         temperatures_N = torch.tensor([params.temperature or 1.0 for params in params_N], device=device)
         logits_NV = logits_NV / temperatures_N[:, None]
     logprobs_NV = logits_NV.log_softmax(-1)
     probs_NV = logprobs_NV.exp()
-    if any(params.top_k > 0 or params.top_p < 1.0 for params in distinct):
+    if any(truncated for _, truncated in kinds):
         probs_NV = _truncate(probs_NV, params_N)
     ids_N = _inverse_cdf(probs_NV, torch.tensor(uniforms_N, dtype=torch.float32, device=device))
-    if any(params.temperature == 0.0 for params in distinct):
+    if any(temperature == 0.0 for temperature, _ in kinds):
         greedy_N = torch.tensor([params.temperature == 0.0 for params in params_N], device=device)
         ids_N = torch.where(greedy_N, logprobs_NV.argmax(-1), ids_N)
     return ids_N, logprobs_NV.gather(-1, ids_N[:, None])[:, 0]
@@ -52,7 +52,7 @@ def _truncate(probs_NV: torch.Tensor, params_N: Sequence[SamplingParams]) -> tor
     device = probs_NV.device
     top_k_N = torch.tensor([params.top_k if params.top_k > 0 else vocab for params in params_N], device=device)
     top_p_N = torch.tensor([params.top_p for params in params_N], device=device)
-    sorted_NV, order_NV = probs_NV.sort(-1, descending=True, stable=True)
+    sorted_NV, order_NV = torch.sort(probs_NV, dim=-1, descending=True, stable=True)
     sorted_NV = sorted_NV * (torch.arange(vocab, device=device) < top_k_N[:, None])
     mass_before_NV = sorted_NV.cumsum(-1) - sorted_NV
     keep_NV = mass_before_NV < top_p_N[:, None] * sorted_NV.sum(-1, keepdim=True)

@@ -53,6 +53,7 @@ def test_prompt_shows_calls_reasoning_and_results(codec):
     assert "<tool_response>\nseen\n</tool_response>" in text
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(TEXT, st.lists(st.tuples(TEXT, OBSERVATIONS), min_size=1, max_size=2))
 def test_parts_encode_to_what_the_whole_encodes_to(codec, tokenizer, question, turns):
@@ -115,6 +116,18 @@ def test_a_turn_ended_by_the_next_role(with_template):
     assert codec.decode(ids) == "<|tool|>x<|assistant|>"
 
 
+def test_a_header_without_special_tokens(with_template):
+    """Llama 2: only the end of an answer is a special token."""
+    turns = (
+        "{% if m.role == 'assistant' %} {{ m.content }} <|im_end|>{% else %}[INST] {{ m.content }} [/INST]{% endif %}"
+    )
+    tokenizer = with_template("{% for m in messages %}" + turns + "{% endfor %}")
+    history = [Message("user", "q"), Message("assistant", "a"), Message("user", " r "), Message("user", "")]
+    suffix = ChatCodec(tokenizer).encode_observations(history[2:], closed=False).tolist()
+    assert tokenizer.decode(suffix) == "<|im_end|>[INST]  r  [/INST][INST]  [/INST]"
+    assert full_ids(tokenizer, plain(history))[-len(suffix) :] == suffix
+
+
 def test_text_after_a_greedy_end_token(with_template, tokenizer):
     """An end token that swallows the newline behind it (Phi) does so in the suffix as well."""
     greedy = with_template(tokenizer.chat_template)
@@ -146,7 +159,7 @@ def test_tools_beside_the_last_user_message_rewrite_history(with_template):
 
 
 def test_a_suffix_that_depends_on_the_context_is_not_trusted(with_template):
-    counts = TRIMS.replace("{{ m.role }}", "{{ m.role }}{{ loop.index }}")
+    counts = TRIMS.replace("{{ m.role }}", "{{ m.role }}{% if m.role != 'assistant' %}{{ loop.index }}{% endif %}")
     assert not ChatCodec(with_template(counts)).preserves_prefix
 
 
@@ -155,7 +168,10 @@ def test_a_suffix_that_depends_on_the_context_is_not_trusted(with_template):
     [
         ("{% for m in messages %}{{ m.content }}\n{% endfor %}", "without a special token"),
         ("{% for m in messages %}{{ m.role }}<|im_end|>{% endfor %}", "content of assistant messages"),
-        ("{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}{% endif %}{% endfor %}", "role 'user'"),
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}",
+            "role 'user'",
+        ),
         ("{{ raise_exception('no chat') }}", "no chat"),
         (None, "no chat template"),
     ],

@@ -120,6 +120,14 @@ def test_a_special_token_spelled_by_the_model_stays_text_after_a_fork(rewriting_
     assert real == text.count("<|im_end|>") - 1
 
 
+def test_a_special_token_that_was_sampled_stays_one_after_a_fork(rewriting_codec, sample):
+    conversation = started(rewriting_codec)
+    conversation.append_response(sample("<think>\nx\n</think>\n\na<|endoftext|>b<|im_end|>"))
+    conversation.append_observations(NEXT)
+    assert conversation.forks == 1
+    assert sample("<|endoftext|>").token_ids_R[0] in conversation.prompt_ids_T
+
+
 ANSWERS = st.sampled_from(["42", CALL, "<think>\nhm\n</think>\n\n42", "<tool_call>{bad}</tool_call>", "<think>\ncut"])
 TURNS = st.lists(st.tuples(ANSWERS, st.booleans(), st.sampled_from([SEEN, NEXT, SEEN + NEXT, SEEN + SEEN])), max_size=5)
 

@@ -1,0 +1,143 @@
+"""The whole loop on a tiny model: it trains, overlaps within its staleness, and survives kill -9 unchanged."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+import torch
+
+from agent_rl.errors import UserError
+from agent_rl.store.checkpoint import load_latest
+from agent_rl.store.journal import Journal
+
+SCRIPT = Path(__file__).with_name("train_parity.py")
+_spec = importlib.util.spec_from_file_location("train_parity", SCRIPT)
+assert _spec is not None
+assert _spec.loader is not None
+parity = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(parity)
+
+
+def run(run_dir: Path, config, **options):
+    run_dir.mkdir(exist_ok=True)
+    return anyio.run(lambda: parity.train_parity(run_dir, config, **options))
+
+
+def journal_of(run_dir: Path):
+    with Journal(run_dir / "store.db") as journal:
+        return journal.load_groups(), journal.consumed()
+
+
+def metrics_of(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_synchronous_training_is_on_policy_and_changes_the_weights(tmp_path: Path) -> None:
+    progress, model = run(tmp_path / "run", parity.parity_config())
+    groups, consumed = journal_of(tmp_path / "run")
+    assert progress.step == 4
+    assert consumed == [(1, (0, 1)), (2, (2, 3)), (3, (4, 5)), (4, (6, 7))]
+    for index, group in groups.items():
+        for episode in group.trajectories:
+            versions = episode.segments[0].weight_versions_T[episode.segments[0].response_mask_T]
+            assert set(versions.tolist()) == {index // 2}, "every token of a batch comes from the weights it trains"
+    rows = metrics_of(tmp_path / "run")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert all(row["rollout/staleness_max"] == 0 for row in rows if "rollout/staleness_max" in row)
+    assert max(row["learner/mismatch_abs"] for row in rows if "learner/mismatch_abs" in row) < 1e-4
+    assert any(row.get("learner/grad_norm", 0) > 0 for row in rows)
+    _, state = load_latest(tmp_path / "run")
+    for name, parameter in model.named_parameters():
+        if name in state["learner"]["trainable"]:
+            assert torch.equal(parameter, state["learner"]["trainable"][name])
+
+
+def test_groups_may_lag_but_never_more_than_max_staleness(tmp_path: Path) -> None:
+    progress, _ = run(tmp_path / "run", parity.parity_config(steps=6, max_staleness=2, deterministic=False))
+    assert progress.step == 6
+    groups, consumed = journal_of(tmp_path / "run")
+    assert [index for _, batch in consumed for index in batch] == list(range(12)), "logical order, nothing dropped"
+    for step, batch in consumed:
+        for index in batch:
+            for episode in groups[index].trajectories:
+                oldest = min(int(s.weight_versions_T[s.response_mask_T].min()) for s in episode.segments)
+                assert step - 1 - oldest <= 2
+
+
+def test_refills_replace_groups_without_signal(tmp_path: Path) -> None:
+    def no_signal_in_odd_groups(group):
+        return group
+
+    progress, _ = run(
+        tmp_path / "run", parity.parity_config(steps=3, refills_per_batch=4), transform_group=no_signal_in_odd_groups
+    )
+    rows = metrics_of(tmp_path / "run")
+    _, consumed = journal_of(tmp_path / "run")
+    assert progress.step == 3
+    for row, (_, batch) in zip(rows, consumed, strict=True):
+        assert row["rollout/groups"] == len(batch)
+        assert row["rollout/groups_trained"] <= 2 <= len(batch) <= 6
+    assert [index for _, batch in consumed for index in batch] == list(range(sum(len(b) for _, b in consumed)))
+
+
+def test_transform_group_decides_what_is_learned_but_not_what_is_journaled(tmp_path: Path) -> None:
+    def worthless(group):
+        silent = [replace(t, turns=tuple(replace(turn, reward=0.0) for turn in t.turns)) for t in group.trajectories]
+        return replace(group, trajectories=tuple(silent))
+
+    run(tmp_path / "run", parity.parity_config(steps=2), transform_group=worthless)
+    groups, _ = journal_of(tmp_path / "run")
+    assert any(episode.reward for group in groups.values() for episode in group.trajectories)
+    assert all(row["learner/grad_norm"] == 0 for row in metrics_of(tmp_path / "run") if "learner/grad_norm" in row)
+
+
+def test_a_batch_in_which_everything_fails_stops_the_run_with_the_owner(tmp_path: Path, monkeypatch) -> None:
+    async def broken(self, task, seed):
+        raise RuntimeError("no database")
+
+    monkeypatch.setattr(parity.Parity, "reset", broken)
+    with pytest.raises(ExceptionGroup) as caught:
+        run(tmp_path / "run", parity.parity_config(max_attempts=1))
+    errors = caught.value.split(UserError)[0]
+    assert errors is not None
+    assert "All 8 episodes of a batch failed; the last one is the environment's: setup: RuntimeError: no database" in (
+        repr(errors)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("death", [("--die-after-step", "3"), ("--die-after-groups", "5"), ("--die-after-groups", "1")])
+def test_kill_9_and_resume_equal_the_uninterrupted_run(tmp_path: Path, death: tuple[str, str]) -> None:
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "killed"), "5"]
+    killed = subprocess.run([*command, *death], capture_output=True, text=True, timeout=200, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    _, model = run(tmp_path / "killed", parity.parity_config(steps=5), resume=True)
+    _, expected = run(tmp_path / "whole", parity.parity_config(steps=5))
+    groups, consumed = journal_of(tmp_path / "killed")
+    expected_groups, expected_consumed = journal_of(tmp_path / "whole")
+    assert consumed == expected_consumed
+    assert groups.keys() == expected_groups.keys()
+    for index, group in groups.items():
+        for episode, twin in zip(group.trajectories, expected_groups[index].trajectories, strict=True):
+            assert [s.token_ids_T.tolist() for s in episode.segments] == [s.token_ids_T.tolist() for s in twin.segments]
+            assert [t.reward for t in episode.turns] == [t.reward for t in twin.turns]
+    for (name, parameter), other in zip(model.named_parameters(), expected.parameters(), strict=True):
+        assert torch.equal(parameter, other), name
+    assert [row["step"] for row in metrics_of(tmp_path / "killed")] == [1, 2, 3, 4, 5]
+
+
+def test_resuming_with_more_steps_continues_where_it_stopped(tmp_path: Path) -> None:
+    run(tmp_path / "run", parity.parity_config(steps=2))
+    progress, model = run(tmp_path / "run", parity.parity_config(steps=4), resume=True)
+    _, expected = run(tmp_path / "whole", parity.parity_config(steps=4))
+    assert progress.step == 4
+    for parameter, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(parameter, other)

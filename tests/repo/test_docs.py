@@ -1,0 +1,57 @@
+"""The documentation is true: its Python runs, its commands, recipes, options and files exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import mktestdocs
+import pytest
+
+from agent_rl.cli import COMMANDS, OPTIONS, load_recipe
+from agent_rl.config import field_paths
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return mktestdocs.__main__.grab_code_blocks(page.read_text("utf-8"), lang=language)
+
+
+def commands() -> list[str]:
+    """Every command line in the `bash` blocks of all pages, continuation lines joined."""
+    text = "\n".join(block for page in PAGES for block in blocks(page, "bash")).replace("\\\n", " ")
+    return sorted({line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    mktestdocs.check_md_file(page, memory=True)
+
+
+def test_examples_in_the_readme_are_short():
+    assert [block for block in blocks(PAGES[0], "python") if len(block.strip().splitlines()) >= 30] == []
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_exist(line: str):
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        assert {word for word in words[1:] if "=" not in word} <= TARGETS
+    elif words[0] == "agent-rl":
+        check_agent_rl(words[1:])
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file()
+    else:
+        assert words[0] in {"git", "cd", "pip", "tensorboard"}, "a command that no test knows"
+
+
+def check_agent_rl(words: list[str]) -> None:
+    command = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
+    assert command, f"there is no such command: agent-rl {' '.join(words)}"
+    given = [word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")]
+    config = load_recipe(words[1]).config if command == "train" else OPTIONS.get(command)
+    known = set(field_paths(config)) if config else set()
+    assert set(given) <= known | {"config", "help"}

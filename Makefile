@@ -36,7 +36,7 @@ clean:
 
 $(BIN)/python:
 	@$(if $(PYTHON),,echo "agent-rl needs Python 3.11 or newer: install it, or name it with make PYTHON=/path/to/python." >&2; exit 1)
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	@echo "Installing agent-rl into $(VENV); the first time this takes a few minutes."

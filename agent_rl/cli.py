@@ -6,10 +6,14 @@ A mistake of the user is one sentence on stderr and exit code 2; an interrupt is
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.machinery
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, cast
@@ -18,11 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent_rl.config import Config, build, field_paths, load_config, nearest_field
+from agent_rl.config import Config, build, field_paths, load_config, nearest_field, nested_config
 from agent_rl.errors import ConfigError, UserError, not_found
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from tyro.constructors import StructConstructorSpec, StructTypeInfo
+
+    from agent_rl.types import Group
 
 C = TypeVar("C", bound=Config)
 HELP = ("-h", "--help")
@@ -46,7 +53,9 @@ def _guarded(action: Callable[[], object]) -> int:
     try:
         action()
     except SystemExit as error:  # tyro: 0 after --help, 2 after a malformed option
-        return error.code if isinstance(error.code, int) else 2
+        if isinstance(error.code, str):
+            raise
+        return error.code or 0
     except BaseException as error:
         if _only(KeyboardInterrupt, error):
             return 130
@@ -69,25 +78,27 @@ def _only(kind: type[BaseException], error: BaseException) -> list[BaseException
 # --- options --------------------------------------------------------------------------------------------------------
 
 
-def parse_options(
-    config_class: type[C],
-    argv: Sequence[str],
-    *,
-    prog: str,
-    positional: str = "",
-    short: Mapping[str, str] | None = None,
-) -> C:
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How the fields of one config look as options: one field without its name, one-letter names, other defaults."""
+
+    positional: str = ""
+    short: Mapping[str, str] = field(default_factory=dict[str, str])
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def parse_options(config_class: type[C], argv: Sequence[str], *, prog: str, style: Style | None = None) -> C:
     """Build a config from options; `--config FILE` (TOML or JSON) gives the defaults that the other options override.
 
-    `positional` is a field given without its name, `short` maps fields to one-letter options. Help comes from the
-    fields' descriptions. Raises `ConfigError` for unknown options (with the nearest name) and bad values.
+    Help comes from the fields' descriptions. Raises `ConfigError` for unknown options (with the nearest name) and bad
+    values.
     """
     import tyro
 
     argv, file = _take_config_file(argv)
     default = load_config(config_class, file) if file else tyro.MISSING
     options = tyro.constructors.ConstructorRegistry()
-    options.struct_rule(lambda info: _options(info, positional, short or {}))
+    options.struct_rule(lambda info: _options(info, style or Style()))
     values, unknown = tyro.cli(
         cast(Any, config_class),
         prog=prog,
@@ -102,23 +113,45 @@ def parse_options(
     return build(config_class, cast("dict[str, Any]", values))
 
 
-def _options(info: StructTypeInfo, positional: str, short: Mapping[str, str]) -> StructConstructorSpec | None:
-    """How tyro reads a config: into plain values, so that one place, pydantic, checks them and explains mistakes."""
+def _options(info: StructTypeInfo, style: Style) -> StructConstructorSpec | None:
+    """How tyro reads a config: into plain values, so that one place, pydantic, checks them and explains mistakes.
+
+    A nested config that is `None` by default exists as soon as one of its options is given.
+    """
     import tyro
-    from tyro.constructors import MISSING, StructConstructorSpec, StructFieldSpec
+    from tyro.constructors import StructConstructorSpec, StructFieldSpec
 
     config_class = cast(object, info.type)  # pyright: ignore[reportUnknownMemberType]  # tyro leaves it open
     if not (isinstance(config_class, type) and issubclass(config_class, Config)):
         return None
+    absent = info.default is None
     fields: list[StructFieldSpec] = []
-    for name, field in config_class.model_fields.items():
-        kind = Annotated[field.annotation, tyro.conf.arg(aliases=[short[name]])] if name in short else field.annotation
-        kind = tyro.conf.Positional[kind] if name == positional else kind
-        default = MISSING if field.is_required() else field.get_default(call_default_factory=True)
-        if isinstance(info.default, Config):
-            default = getattr(info.default, name)
-        fields.append(StructFieldSpec(name, cast(Any, kind), default, helptext=field.description))
-    return StructConstructorSpec(dict, tuple(fields))
+    for name, declared in config_class.model_fields.items():
+        kind: Any = nested_config(declared.annotation) or declared.annotation
+        if absent and not nested_config(kind):
+            kind = kind | None
+        if name in style.short:
+            kind = Annotated[kind, tyro.conf.arg(aliases=[style.short[name]])]
+        if name == style.positional:
+            kind = tyro.conf.Positional[Annotated[kind, tyro.conf.arg(metavar=name.upper())]]
+        default = None if absent else _default(info, name, declared, style)
+        fields.append(StructFieldSpec(name, kind, default, helptext=declared.description))
+    return StructConstructorSpec(_given if absent else dict, tuple(fields))
+
+
+def _given(**values: Any) -> dict[str, Any] | None:
+    return {name: value for name, value in values.items() if value is not None} or None
+
+
+def _default(info: StructTypeInfo, name: str, field: FieldInfo, style: Style) -> Any:
+    """From the config file, else from the command, else from the class."""
+    from tyro.constructors import MISSING
+
+    if isinstance(info.default, Config):
+        return getattr(info.default, name)
+    if name in style.defaults:
+        return style.defaults[name]
+    return MISSING if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def _take_config_file(argv: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -209,33 +242,67 @@ def train(argv: Sequence[str]) -> None:
     recipe.main(parse_options(recipe.config, argv[1:], prog=f"agent-rl train {argv[0]}"))
 
 
+EPISODES = Style(positional="environment", short={"tasks": "-n", "samples": "-r", "concurrency": "-c"})
+TRANSCRIPTS = replace(EPISODES, defaults={"tasks": 3})
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Score a policy, the oracle or a random agent on held-out tasks."""
+    from agent_rl.evaluate.harness import EvalConfig, run
+    from agent_rl.evaluate.report import to_table
+    from agent_rl.progress import counting_progress
+
+    config = parse_options(EvalConfig, argv, prog="agent-rl eval", style=EPISODES)
+    done = itertools.count(1)
+    with ExitStack() as shown:
+
+        @functools.cache  # shown with the first result, so that a mistake stays one sentence
+        def bar() -> Callable[[int, str], None]:
+            return shown.enter_context(counting_progress(Console(stderr=True), "tasks", config.tasks))
+
+        report = run(config, on_group=lambda group: bar()(next(done), ""))
+    name = config.model if config.agent == "policy" else config.agent
+    Console().print(to_table({name: report}, title=f"{config.environment}, {config.split} tasks"))
+
+
+def rollout(argv: Sequence[str]) -> None:
+    """Play a few episodes and print them turn by turn."""
+    from agent_rl.evaluate.harness import EvalConfig, run
+    from agent_rl.evaluate.transcript import transcript
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+
+    def show(group: Group) -> None:
+        for episode in group.trajectories:
+            console.print(transcript(episode))
+
+    run(parse_options(EvalConfig, argv, prog="agent-rl rollout", style=TRANSCRIPTS), on_group=show)
+
+
 def list_environments(argv: Sequence[str]) -> None:
     """List the environments that are registered or installed."""
     from agent_rl import registry
 
-    _list(argv, "Environments", registry.environments(), registry.get_environment)
+    _list(argv, "Environments", registry.environments(), lambda id: registry.get_environment(id).__doc__)
 
 
 def list_tools(argv: Sequence[str]) -> None:
     """List the tools that are registered or installed."""
     from agent_rl import registry
 
-    _list(argv, "Tools", registry.tools(), registry.get_tool)
+    _list(argv, "Tools", registry.tools(), lambda id: registry.get_tool(id).description)
 
 
-def _list(argv: Sequence[str], title: str, targets: Mapping[str, str], load: Callable[[str], Any]) -> None:
-    if argv:
+def _list(argv: Sequence[str], title: str, targets: Mapping[str, str], describe: Callable[[str], str | None]) -> None:
+    if argv and argv[0] not in HELP:
         raise ConfigError(f"Unexpected argument {argv[0]!r}: listing takes none.")
-    rows = [(id, target, _describe(load, id)) for id, target in targets.items()]
+    rows: list[tuple[str, str, str]] = []
+    for id, target in targets.items():
+        try:
+            rows.append((id, target, _summary(describe(id))))
+        except UserError as error:
+            rows.append((id, target, str(error)))
     _print_table(title, ("id", "defined in", ""), rows)
-
-
-def _describe(load: Callable[[str], Any], id: str) -> str:
-    try:
-        found = load(id)
-    except UserError as error:
-        return str(error)
-    return _summary(getattr(found, "description", None) or found.__doc__)
 
 
 def _docstring(path: Path) -> str | None:
@@ -256,6 +323,8 @@ def _print_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
+    "eval": evaluate,
+    "rollout": rollout,
     "env list": list_environments,
     "tool list": list_tools,
 }
@@ -269,5 +338,5 @@ def _dispatch(argv: Sequence[str]) -> None:
         words = name.split()
         if list(argv[: len(words)]) == words:
             return command(argv[len(words) :])
-    grouped = any(name.startswith(f"{argv[0]} ") for name in COMMANDS)
-    raise not_found("command", " ".join(argv[: 2 if grouped else 1]), COMMANDS)
+    group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
+    raise not_found("command", " ".join(argv[: 2 if group else 1]), group or COMMANDS)

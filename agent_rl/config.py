@@ -85,9 +85,15 @@ def field_paths(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted paths of all fields, those of nested configs included."""
     for name, info in cls.model_fields.items():
         yield prefix + name
-        for kind in _alternatives(info.annotation):
-            if isinstance(kind, type) and issubclass(kind, Config):
-                yield from field_paths(kind, f"{prefix}{name}.")
+        if nested := nested_config(info.annotation):
+            yield from field_paths(nested, f"{prefix}{name}.")
+
+
+def nested_config(annotation: Any) -> type[Config] | None:
+    """The config class in `Nested` or `Nested | None`."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(annotation) if is_union else (annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
 
 
 def nearest_field(name: str, known: Collection[str]) -> str:
@@ -117,12 +123,6 @@ def _set(values: dict[str, Any], path: str, value: Any) -> None:
         if type(values) is not dict:
             raise ConfigError(f"{path!r} cannot be set: {group!r} is a single value, not a group of fields.")
     values[name] = value
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union; any other type alone."""
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    return typing.get_args(annotation) if is_union else (annotation,)
 
 
 def _leaves(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -43,7 +43,7 @@ class Environment(abc.ABC):
     async def step(self, action: Message) -> Step:
         """Apply the model's message (role `assistant`, `tool_calls` parsed)."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027  # most environments hold nothing
         """Release everything that `reset` acquired."""
 
     def state_key(self) -> Hashable | None:
@@ -55,6 +55,7 @@ class Environment(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot be forked: it does not implement snapshot()")
 
     async def restore(self, snapshot: object) -> None:
+        """Continue from a value of `snapshot`, in a fresh environment of the same task."""
         raise NotImplementedError(f"{type(self).__name__} cannot be forked: it does not implement restore()")
 
     def oracle_action(self) -> Message:

@@ -58,20 +58,27 @@ class RolloutFailure(AgentRLError):
         self.retryable = retryable
 
     def record(self) -> Failure:
+        """The failure as data, with the traceback of its cause."""
         cause = self.__cause__ or self
         text = "".join(traceback.format_exception(cause))
         return Failure(self.kind, self.owner, self.stage, str(self), text, self.retryable)
 
 
 class ToolFailure(RolloutFailure):
+    """A tool raised something else than `ToolError`."""
+
     owner = Owner.TOOL
 
 
 class EnvironmentFailure(RolloutFailure):
+    """The environment's own code failed or hung."""
+
     owner = Owner.ENVIRONMENT
 
 
 class SandboxFailure(RolloutFailure):
+    """A sandbox could not be had, died or broke its contract."""
+
     owner = Owner.SANDBOX
 
 
@@ -82,6 +89,8 @@ class ProviderFailure(RolloutFailure):
 
 
 class GraderFailure(RolloutFailure):
+    """The scorer failed, so that the reward is unknown."""
+
     owner = Owner.GRADER
 
 

@@ -37,11 +37,11 @@ def training_progress(console: Console, steps: int, label: str = "training") -> 
 
 
 @contextmanager
-def counting_progress(console: Console, label: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A live bar that advances by one each time what it yields is called with a note."""
+def counting_progress(console: Console, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """A live bar; call what it yields with how many are done and a note."""
     with _bar(console) as bar:
         task = bar.add_task(label, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
+        yield lambda done, note: bar.update(task, completed=done, note=note)
 
 
 def _bar(console: Console) -> Progress:

@@ -1,4 +1,4 @@
-"""Random streams keyed by what they are for, never global: the same key gives the same stream in any order of events."""
+"""Random streams keyed by what they are for, never global: a key gives the same stream in any order of events."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import time
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, cast, overload
 
 import anyio
@@ -27,7 +27,7 @@ from typing_extensions import TypedDict
 
 from agent_rl.concurrency import collect
 from agent_rl.environment import Environment
-from agent_rl.errors import ToolError, ToolFailure, UserError, boundary, did_you_mean
+from agent_rl.errors import ToolError, ToolFailure, UserError, boundary, did_you_mean, not_found
 from agent_rl.types import JSON, Message, Step, StepInfo, ToolCall, ToolResult
 
 Effects: TypeAlias = Literal["pure", "read_only", "mutating"]
@@ -35,7 +35,7 @@ Arguments: TypeAlias = dict[str, Any]
 MAX_THREADS = 32  # running calls of one sync tool, unless it says otherwise
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: a method is bound in every step, by copying one dictionary
 class Tool:
     """A function with a JSON schema and declared limits. Made by `@tool`; as a class attribute it binds like a method.
 
@@ -62,7 +62,9 @@ class Tool:
     def __get__(self, instance: object | None, owner: type | None = None) -> Tool:
         if instance is None or not self.is_method:
             return self
-        return replace(self, function=types.MethodType(self.function, instance), is_method=False)
+        bound = object.__new__(Tool)
+        vars(bound).update(vars(self), function=types.MethodType(self.function, instance), is_method=False)
+        return bound
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the plain function: no checks, no deadline."""
@@ -107,6 +109,8 @@ def tool(
         )
     if timeout_s <= 0 or max_output_chars < 1 or (max_concurrency is not None and max_concurrency < 1):
         raise UserError(f"The limits of tool {function.__name__!r} must be positive.")
+    if effects not in typing.get_args(Effects):
+        raise not_found("kind of effects", effects, typing.get_args(Effects))
     is_async = inspect.iscoroutinefunction(function)
     docstring = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
     arguments = _argument_adapter(function, {p.arg_name: p.description or "" for p in docstring.params})
@@ -297,19 +301,19 @@ class ToolEnvironment(Environment):
     """
 
     _tool_names: tuple[str, ...] = ()
-    _bound_tools: tuple[Tool, ...] | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         attributes = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
-        cls._tool_names = tuple(name for name, value in attributes.items() if isinstance(value, Tool))
+        offered = {name: value for name, value in attributes.items() if isinstance(value, Tool)}
+        if len({tool.name for tool in offered.values()}) < len(offered):
+            raise UserError(f"{cls.__name__} offers two tools of one name: {[tool.name for tool in offered.values()]}.")
+        cls._tool_names = tuple(offered)
 
     @property
     def tools(self) -> Sequence[Tool]:
         """The `@tool` methods in order of definition, bound to this episode."""
-        if self._bound_tools is None:
-            self._bound_tools = tuple([getattr(self, name) for name in self._tool_names])
-        return self._bound_tools
+        return tuple([getattr(self, name) for name in self._tool_names])
 
     async def step(self, action: Message) -> Step:
         """Run the tool calls of the message, or pass it to `answer`."""

@@ -114,14 +114,13 @@ async def train(
     on_step: Callable[[StepReport], None] = lambda report: None,
     transform_group: Callable[[Group], Group] = lambda group: group,
 ) -> Progress:
-    """Train `model` in place and return how far it got.
+    """Train `model` in place and return how far it got: the engine serves it, the learner has a copy of its own.
 
     `transform_group` sees each group before credit (shaping, controls); the journal keeps what really happened.
     With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad options and when
     every episode of a batch fails.
     """
-    serving = copy.deepcopy(model)
-    learner = Learner(model, config.learner, temperature=config.temperature, seed=config.seed)
+    learner = Learner(copy.deepcopy(model), config.learner, temperature=config.temperature, seed=config.seed)
     progress = Progress()
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
@@ -130,13 +129,16 @@ async def train(
     with (
         Journal(run_dir / "store.db") as journal,
         MetricsLogger(
-            run_dir, resume_step=progress.step, wandb_project=config.wandb_project, config=config.model_dump(mode="json")
+            run_dir,
+            resume_step=progress.step,
+            wandb_project=config.wandb_project,
+            config=config.model_dump(mode="json"),
         ) as logger,
     ):
         journal.rewind(progress.step)
         run = _Run(config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress)
         engine = LocalEngine(
-            serving,
+            model,
             max_batch=config.max_concurrent_episodes,
             max_context=config.limits.max_context_tokens,
             deterministic=config.deterministic,

@@ -26,7 +26,7 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A request by the model to run one tool. `error` is set when the call could not be parsed (`name` may be empty)."""
+    """A request by the model to run one tool. `error` is set when it could not be parsed (`name` may be empty then)."""
 
     id: str
     name: str
@@ -91,7 +91,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What became of one tool call. `error` names the model's mistake or the tool's timeout; `content` is what it reads."""
+    """What became of one tool call. `error` names the model's mistake or a timeout; `content` is what the model reads."""
 
     call: ToolCall
     content: str
@@ -224,18 +224,22 @@ class Trajectory:
 
     @property
     def reward(self) -> float:
+        """Sum of the turns' rewards."""
         return sum(turn.reward for turn in self.turns)
 
     @property
     def terminated(self) -> bool:
+        """Whether the task itself ended."""
         return self.stop_reason is StopReason.TERMINATED
 
     @property
     def truncated(self) -> bool:
+        """Whether a limit ended it, so that more could have come."""
         return not self.terminated and self.failure is None
 
     @property
     def sampled_tokens(self) -> int:
+        """Tokens that the model sampled, in all segments."""
         return sum(int(segment.response_mask_T.sum()) for segment in self.segments)
 
 

@@ -33,7 +33,7 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
 from agent_rl.testing.environments import CountUp
 from agent_rl.testing.tiny import make_tokenizer
-from agent_rl.types import SamplingParams
+from agent_rl.types import Group, SamplingParams
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"amount": 1}}\n</tool_call>'
 RESULT = "<|im_end|>\n<|im_start|>user\n<tool_response>\nThe total is 7.\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
@@ -73,9 +73,13 @@ def rollout(codec: ChatCodec, turns: int, in_flight: int) -> tuple[float, int]:
     limits = RolloutLimits(max_turns=turns)
     play = partial(run_episode, lambda task: CountUp(), make_agent, limits=limits)
     tasks = CountUp.tasks("train", groups, turns=turns)
-    run = partial(run_tasks, play, tasks, group_size=GROUP_SIZE, seed=0, max_concurrent_episodes=in_flight)
+    done: list[Group] = []  # not the result of the main task: asyncio formats that when it ends
+
+    async def run() -> None:
+        done.extend(await run_tasks(play, tasks, group_size=GROUP_SIZE, seed=0, max_concurrent_episodes=in_flight))
+
     began = time.process_time()
-    done = anyio.run(run)
+    anyio.run(run)
     cpu_s = time.process_time() - began
     episodes = [episode for group in done for episode in group.trajectories]
     assert all(episode.reward == 1.0 and len(episode.turns) == turns for episode in episodes)

@@ -109,6 +109,18 @@ class ChatCodec:
         """Ids of the opening messages and the first generation header."""
         return self.encode_rendered(self.render(self.template_messages(messages), tools))
 
+    def encode_action(self, message: Message) -> IntArray:
+        """Ids of an assistant turn as the model would have to sample it, stop token included: for demonstrations."""
+        header = self._render([_DUMMY_USER], [])
+        turn = self._render([_DUMMY_USER, *self.template_messages([message])], [])
+        if not turn.startswith(header):
+            raise ModelError(
+                "The chat template does not begin assistant turns with its generation header; use one that does."
+            )
+        ids = self.encode_rendered(turn.removeprefix(header))
+        ends = np.flatnonzero(np.isin(ids, self.stop_token_ids))
+        return ids[: ends[0] + 1]
+
     def template_messages(self, messages: Sequence[Message]) -> list[TemplateMessage]:
         """The messages as templates take them, quoted (see `QuotingEncoder`)."""
         return [self._encoder.quote(_template_message(message)) for message in messages]

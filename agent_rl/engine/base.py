@@ -1,4 +1,4 @@
-"""What every inference engine offers: token ids in; token ids, log-probs and weight version out. No text, no messages."""
+"""What every inference engine offers: token ids in; ids, log-probs and weight version out. No text, no messages."""
 
 from __future__ import annotations
 

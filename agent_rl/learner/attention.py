@@ -8,7 +8,8 @@ the padded queries compute is thrown away. One form for all devices. Shapes: N t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ def _bucket(start: int, lengths: Sequence[int], device: torch.device) -> Bucket:
     return Bucket(start, stop, len(lengths), length, gather_DL.flatten().to(device), scatter.to(device))
 
 
-def packed_attention(
+def attend_documents(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -85,7 +86,7 @@ def packed_attention(
     Returns (1, N, H, d). Raises `ModelError` for what only another attention function can do.
     """
     if buckets is None or attention_mask is not None:
-        raise ModelError(f"A model with {PACKED!r} attention belongs to the learner: load another copy to generate.")
+        raise ModelError(f"{type(module).__name__} is not told of documents, so it cannot be trained packed.")
     for name in UNSUPPORTED:
         if options.get(name) is not None:
             raise ModelError(f"{type(module).__name__} uses {name}={options[name]!r}, which packed training cannot do.")
@@ -123,7 +124,7 @@ def packed_hidden(
     model: PreTrainedModel, token_ids_N: torch.Tensor, position_ids_N: torch.Tensor, buckets: Sequence[Bucket]
 ) -> torch.Tensor:
     """Last hidden states (N, hidden size) of a packed batch, without the language-model head."""
-    # use_cache=False: with a cache transformers does not restart documents, and they silently see each other.
+    # With a cache (the default) transformers would not restart documents, and keep every layer's keys for nothing.
     output = model.get_decoder()(
         input_ids=token_ids_N.unsqueeze(0), position_ids=position_ids_N.unsqueeze(0), use_cache=False, buckets=buckets
     )
@@ -138,25 +139,35 @@ def language_head(model: PreTrainedModel) -> torch.nn.Module:
     return head
 
 
-def use_packed_attention(model: PreTrainedModel) -> None:
-    """Switch `model` to packed attention, after proving on a few tokens that it computes what the model means.
+@contextmanager
+def packed_attention(model: PreTrainedModel) -> Generator[None]:
+    """Inside, `packed_hidden` (and its backward pass) works on `model`, and nothing else does."""
+    AttentionInterface.register(PACKED, attend_documents)
+    ordinary = model.config._attn_implementation or "eager"  # pyright: ignore[reportPrivateUsage]  # the only getter
+    model.set_attn_implementation(PACKED)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(ordinary)
+
+
+@torch.no_grad()
+def check_packable(model: PreTrainedModel) -> None:
+    """Prove on a few tokens that packing computes what the model means.
 
     Raises `ModelError` for models that mix tokens elsewhere (sliding windows, convolutions, recurrences), that change
     their logits after the head, or that do not take their attention function from transformers.
     """
-    AttentionInterface.register(PACKED, packed_attention)
     lengths = (5, 3)
     token_ids_N = torch.arange(8, device=model.device) % model.config.get_text_config().vocab_size
     position_ids_N = torch.cat([torch.arange(length, device=model.device) for length in lengths])
-    with torch.no_grad():
-        model.set_attn_implementation("eager")
-        expected = [model(ids.unsqueeze(0), use_cache=False).logits[0] for ids in token_ids_N.split(lengths)]
-        model.set_attn_implementation(PACKED)
+    expected = torch.cat([model(ids.unsqueeze(0), use_cache=False).logits[0] for ids in token_ids_N.split(lengths)])
+    with packed_attention(model):
         hidden = packed_hidden(model, token_ids_N, position_ids_N, document_buckets(lengths, model.device))
-        error = (language_head(model)(hidden) - torch.cat(expected)).abs().max()
+    error = (language_head(model)(hidden) - expected).abs().max()
     # A leak changes the first digits. Norms and softmax are in fp32 even in a fp64 model.
     rounding = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)
-    if not error <= rounding**0.5 * torch.cat(expected).abs().max():
+    if not error <= rounding**0.5 * expected.abs().max():
         raise ModelError(
             f"{type(model).__name__} cannot be trained packed: its tokens see other documents, or its logits are not a "
             "plain projection of its last hidden state."

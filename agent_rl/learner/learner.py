@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agent_rl.errors import ConfigError
-from agent_rl.learner.attention import use_packed_attention
+from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import pack
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.logprobs import PackedTensors, to_tensors, trained_logprobs
@@ -32,7 +32,7 @@ Objective = Callable[[PackedTensors, torch.Tensor], LossResult]
 
 
 class Learner:
-    """Owns one copy of the model (switched to packed attention) and its optimizer.
+    """Owns the optimizer, and changes the weights of `model` in place. Between two calls `model` is an ordinary one.
 
     `temperature` is that of the sampler: log-probs are taken of the distribution that was sampled from. The same rows
     and state give the same weights bit for bit on a CPU with a fixed number of threads.
@@ -50,7 +50,7 @@ class Learner:
         self._temperature = temperature
         self._seed = seed
         self._loss = get_loss(config.loss)
-        use_packed_attention(model)
+        check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -64,27 +64,31 @@ class Learner:
         )
 
     def step(self, rows: Sequence[TrainingRow], episodes: Sequence[int] | None = None) -> dict[str, float]:
-        """Take `minibatches * epochs` optimizer steps on `rows` and report on them (means over the steps).
+        """Take `minibatches * epochs` optimizer steps on `rows` and report on them.
 
         `episodes` numbers the episode of each row, so that no minibatch cuts one; by default each row is its own.
-        `mismatch_*` compares the sampler's log-probs with ours before the first update: it measures how far the engine
-        and the learner disagree, and how stale the rows are. Raises `ValueError` when no token is trained.
+        `mismatch_*` compares the sampler's log-probs with ours before the first update: it measures how far engine and
+        learner disagree, and how stale the rows are. `tokens` counts what one pass forwards, the other values are means
+        over the optimizer steps. Raises `ValueError` when no token is trained.
         """
         groups = self._split(rows, range(len(rows)) if episodes is None else episodes)
         minibatches = [self._pack(group) for group in groups]
-        if self.config.old_logprobs == "recompute":
-            minibatches = [[self._with_old_logprobs(batch) for batch in batches] for batches in minibatches]
-        reports = [
-            self._optimize(batches, self._policy_objective, self._temperature)
-            for _ in range(self.config.epochs)
-            for batches in minibatches
-        ]
-        means = {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
-        return means | {name: value for name, value in reports[0].items() if name.startswith("mismatch_")}
+        with packed_attention(self.model):
+            if self.config.old_logprobs == "recompute":
+                minibatches = [[self._with_old_logprobs(batch) for batch in batches] for batches in minibatches]
+            reports = [
+                self._optimize(batches, self._policy_objective, self._temperature)
+                for _ in range(self.config.epochs)
+                for batches in minibatches
+            ]
+        return self._report(reports, [batch for batches in minibatches for batch in batches])
 
     def supervised_step(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """One optimizer step of maximum likelihood on the weighted tokens of `rows`."""
-        return self._optimize(self._pack(rows), lambda batch, logprobs: nll(logprobs, batch.weights_K), 1.0)
+        batches = self._pack(rows)
+        with packed_attention(self.model):
+            report = self._optimize(batches, lambda batch, logprobs: nll(logprobs, batch.weights_K), temperature=1.0)
+        return self._report([report], batches)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's weights by the plain model's names (adapters merged), for an engine.
@@ -171,14 +175,11 @@ class Learner:
             result.loss.backward()
             sums["loss"] += result.loss.item()
             sums["entropy"] += (batch.weights_K * entropy).sum().item()
-            sums["tokens"] += len(batch.token_ids_N)
-            sums["trained_tokens"] += len(batch.targets_K)
             for name, value in result.metrics.items():
                 sums[name] += value.item()
         grad_norm = torch.nn.utils.clip_grad_norm_(self._trainable.values(), self.config.max_grad_norm).item()
         learning_rate = self._update() if np.isfinite(grad_norm) else self._skip()
-        sums |= {"grad_norm": grad_norm, "learning_rate": learning_rate, "skipped_steps": float(self.skipped_steps)}
-        return dict(sums)
+        return {**sums, "grad_norm": grad_norm, "learning_rate": learning_rate}
 
     def _update(self) -> float:
         config = self.config
@@ -192,3 +193,15 @@ class Learner:
     def _skip(self) -> float:
         self.skipped_steps += 1
         return 0.0
+
+    def _report(self, steps: Sequence[Mapping[str, float]], batches: Sequence[PackedTensors]) -> dict[str, float]:
+        """Means over the optimizer steps, the mismatch of the first one, and counts."""
+        means = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
+        mismatch = {name: value for name, value in steps[0].items() if name.startswith("mismatch_")}
+        counts = {
+            "tokens": sum(len(batch.token_ids_N) for batch in batches),
+            "trained_tokens": sum(len(batch.targets_K) for batch in batches),
+            "optimizer_steps": self.optimizer_steps,
+            "skipped_steps": self.skipped_steps,
+        }
+        return {**means, **mismatch, **counts}

@@ -28,7 +28,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
         lora_alpha=config.alpha,  # pyright: ignore[reportArgumentType]  # annotated int, but only ever divided
         target_modules=list(config.targets) or "all-linear",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, "lora"))
         try:
             peft.inject_adapter_in_model(adapter, model, ADAPTER)

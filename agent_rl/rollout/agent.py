@@ -194,3 +194,8 @@ class RandomAgent(_ReferenceAgent):
 
     def __init__(self, environment: Environment, seed: int) -> None:
         super().__init__(partial(environment.random_action, stream(seed)))
+
+
+def random_agent(environment: Environment, key: EpisodeKey) -> RandomAgent:
+    """A `MakeAgent` for the random reference, with a stream of its own for each episode."""
+    return RandomAgent(environment, derive_seed(key.seed, key.task_id, key.member))

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -57,7 +56,7 @@ async def run_episode(
 
     Raises `UserError` and bugs of the framework; every other failure is in the trajectory.
     """
-    began = time.perf_counter()
+    began = anyio.current_time()
     record = _Record()
     try:
         with boundary(EnvironmentFailure, "setup"):
@@ -80,39 +79,66 @@ async def run_episode(
         stop_reason=record.stop_reason,
         failure=record.failure,
         setup_s=record.setup_s,
-        duration_s=time.perf_counter() - began,
+        duration_s=anyio.current_time() - began,
         metrics=record.metrics,
     )
 
 
 class _Episode:
-    """A running episode. Writes what happens into its record at once, so that nothing is lost when it is cut short."""
+    """A running episode. Writes what happens into its record at once, so that nothing is lost when it is cut short.
+
+    One cancel scope serves all deadlines: each stage moves its deadline. (Scopes of their own cost four times as much.)
+    """
 
     def __init__(self, environment: Environment, agent: Agent, limits: RolloutLimits, record: _Record) -> None:
         self._environment = environment
         self._agent = agent
         self._limits = limits
         self._record = record
+        self._clock = anyio.CancelScope()
+        self._stage: tuple[type[RolloutFailure], str] = (EnvironmentFailure, "setup")
+        self._ends_at = math.inf
         self._tool_calls = 0
 
     async def play(self, task: Task, seed: int) -> None:
-        await self._set_up(task, seed)
         try:
-            with anyio.move_on_after(self._limits.episode_timeout_s) as clock:
+            with self._clock:
+                await self._set_up(task, seed)
                 await self._take_turns()
-            if clock.cancelled_caught:
-                self._record.stop_reason = StopReason.TIME_LIMIT
+        except ToolError as error:
+            raise EnvironmentFailure(f"a ToolError escaped from {self._stage[1]}: {error}") from error
         finally:
             self._record.segments = self._agent.segments()
+        if self._clock.cancelled_caught:
+            self._record.stop_reason = self._time_is_up()
+
+    def _start(self, owner: type[RolloutFailure], stage: str, timeout_s: float) -> float:
+        """Give `stage` its time, or what is left of the episode's. Returns now.
+
+        When the stage before ended together with its time, the cancellation is on its way and stays that stage's.
+        """
+        now = anyio.current_time()
+        if not self._clock.cancel_called:
+            self._stage = owner, stage
+            self._clock.deadline = min(now + timeout_s, self._ends_at)
+        return now
+
+    def _time_is_up(self) -> StopReason:
+        if self._clock.deadline == self._ends_at:
+            return StopReason.TIME_LIMIT
+        owner, stage = self._stage
+        raise owner(f"{stage} timed out", kind="timeout", stage=stage)
 
     async def _set_up(self, task: Task, seed: int) -> None:
         """All members of a group reset with the same seed: siblings start in the same state."""
-        began = time.perf_counter()
-        with _environment_code("setup", self._limits.setup_timeout_s):
+        began = self._start(EnvironmentFailure, "setup", self._limits.setup_timeout_s)
+        with boundary(EnvironmentFailure, "setup"):
             prompt = await self._environment.reset(task, derive_seed(seed, task.id))
             self._record.prompt = _checked(prompt)
             tools = tuple(self._environment.tools)
-        self._record.setup_s = time.perf_counter() - began
+        now = anyio.current_time()
+        self._record.setup_s = now - began
+        self._ends_at = now + self._limits.episode_timeout_s
         self._agent.start(self._record.prompt, tools)
 
     async def _take_turns(self) -> None:
@@ -126,11 +152,12 @@ class _Episode:
 
     async def _take_turn(self, max_tokens: int) -> StopReason | None:
         """One action; it is recorded even when the environment never answers, since its tokens were sampled."""
+        index = len(self._record.turns)
         with boundary(EnvironmentFailure, "state_key"):
             state_key = self._environment.state_key()
-        began = time.perf_counter()
-        action = await self._act(max_tokens)
-        acted = time.perf_counter()
+        began = self._start(ProviderFailure, "generation", self._limits.generation_timeout_s)
+        action = await self._agent.act(index, max_tokens)
+        acted = self._start(EnvironmentFailure, "step", self._limits.step_timeout_s)
         self._tool_calls += len(action.message.tool_calls)
         stop_reason = self._limits.after_action(action.finish_reason, max_tokens, self._tool_calls)
         step = _UNANSWERED
@@ -138,7 +165,7 @@ class _Episode:
             if stop_reason is None:
                 step = await self._step(action.message)
         finally:
-            turn = _turn(len(self._record.turns), action, step, state_key, acted - began, time.perf_counter() - acted)
+            turn = _turn(index, action, step, state_key, acted - began, anyio.current_time() - acted)
             self._record.turns.append(turn)
         if stop_reason is not None:
             return stop_reason
@@ -149,16 +176,8 @@ class _Episode:
         self._agent.observe(step.messages)
         return None
 
-    async def _act(self, max_tokens: int) -> Action:
-        """A hang is the provider's. A crash the agent attributes itself: a bug of our codec is not the engine's."""
-        try:
-            with anyio.fail_after(self._limits.generation_timeout_s):
-                return await self._agent.act(len(self._record.turns), max_tokens)
-        except TimeoutError as error:
-            raise ProviderFailure("generation timed out", kind="timeout", stage="generation") from error
-
     async def _step(self, action: Message) -> Step:
-        with _environment_code("step", self._limits.step_timeout_s):
+        with boundary(EnvironmentFailure, "step"):
             step = await self._environment.step(action)
             if not isinstance(step, Step):  # pyright: ignore[reportUnnecessaryIsInstance]  # users' code
                 raise TypeError(f"step() must return agent_rl.types.Step, not {type(step).__name__}")
@@ -185,16 +204,6 @@ def _turn(
         generation_s=generation_s,
         step_s=step_s,
     )
-
-
-@contextmanager
-def _environment_code(stage: str, timeout_s: float) -> Generator[None, None, None]:
-    """The environment's own code: bounded in time, and to blame for everything that escapes."""
-    try:
-        with boundary(EnvironmentFailure, stage), anyio.fail_after(timeout_s):
-            yield
-    except ToolError as error:
-        raise EnvironmentFailure(f"{stage} let a ToolError escape: {error}", stage=stage) from error
 
 
 def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000010/manifest.json   step, next group, weight version, seed; size and SHA-256 of each file
                                   state.pt        the state, as `torch.save` writes it
-                                  ...             whatever else the trainer exported (a model folder, say)
+                                  model/          by convention, the policy as the trainer exported it
 
 A checkpoint is written to a temporary sibling, fsynced file by file, and renamed: under its own name it is complete.
 What kill -9 leaves behind is a `tmp-*` folder, removed by the next save or resume. A checkpoint whose bytes no longer
@@ -27,6 +27,7 @@ from typing import Any
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 STATE = "state.pt"
+MODEL = "model"
 
 _log = logging.getLogger(__name__)
 

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from agent_rl.types import Message, Trajectory
+
+if TYPE_CHECKING:
+    from agent_rl.tool import Tool
 
 END_OF_TURN = "<|im_end|>"
 PADDING = "<|endoftext|>"
@@ -111,3 +117,18 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen3ForCausalLM(config).eval()
+
+
+def render_episode(episode: Trajectory, tools: Sequence[Tool]) -> str:
+    """An episode as text in the tiny models' chat format, to train a tokenizer on."""
+    template = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), chat_template=CHAT_TEMPLATE)
+    messages = [*episode.prompt, *(m for turn in episode.turns for m in (turn.action, *turn.observations))]
+    text = template.apply_chat_template(
+        [_as_dict(message) for message in messages], tools=[dict(tool.definition) for tool in tools], tokenize=False
+    )
+    return str(text)
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    calls = [{"function": {"name": call.name, "arguments": dict(call.arguments)}} for call in message.tool_calls]
+    return {"role": message.role, "content": message.content, "tool_calls": calls}

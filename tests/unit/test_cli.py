@@ -1,5 +1,6 @@
 """The command line: recipes with typed options, mistakes as one sentence and exit code 2, bugs with their traceback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from agent_rl import cli
 from agent_rl.cli import main
 from agent_rl.errors import UserError
+from agent_rl.tool import tool
 
 RECIPE = '''"""Multiply, slowly."""
 
@@ -179,13 +181,73 @@ def test_lists_show_what_can_be_loaded_and_why_not(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "Find a hidden number" in out
     assert "there is no module 'no_such_package'" in out
+    monkeypatch.setattr("agent_rl.registry.tools", lambda: {"hello": "here:hello"})
+    monkeypatch.setattr("agent_rl.registry.get_tool", lambda id: tool(hello))
     assert main(["tool", "list"]) == 0
+    assert "hello  here:hello  Say hello." in capsys.readouterr().out
+
+
+async def hello() -> str:
+    """Say hello.
+
+    More.
+    """
+    return "hello"
 
 
 def _loader(targets: dict[str, str]):
     from agent_rl.registry import get_environment
 
     return lambda id: get_environment(targets[id])
+
+
+GUESS = "agent_rl.testing.environments:GuessNumber"
+
+
+def test_eval_prints_scores_with_intervals(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    report = tmp_path / "report.json"
+    assert main(["eval", GUESS, "--agent", "oracle", "-n", "5", "-r", "2", "-c", "3", "--output", str(report)]) == 0
+    out = capsys.readouterr().out
+    assert "100.0% [" in out
+    assert "5 x 2" in out
+    content = json.loads(report.read_text())
+    assert (content["config"]["tasks"], content["config"]["samples"], content["config"]["concurrency"]) == (5, 2, 3)
+    assert content["report"]["overall"]["success"]["value"] == 1.0
+
+
+def test_rollout_prints_a_few_transcripts(capsys: pytest.CaptureFixture[str]):
+    assert main(["rollout", GUESS, "--agent", "oracle"]) == 0
+    assert capsys.readouterr().out.count("*reward 1, terminated") == 3
+    assert main(["rollout", GUESS, "--agent", "oracle", "-n", "2"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("*reward 1, terminated") == 2
+    assert "Guess my number" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["eval", "no-such-thing", "--agent", "oracle"], "Unknown environment 'no-such-thing'. "),
+        (["eval", GUESS], "Bad EvalConfig: a policy needs a model: give a hub id or a folder"),
+        (["eval", GUESS, "--agent", "oracle", "--split", "tset"], "Unknown split 'tset'. Did you mean 'test'?"),
+        (["eval", GUESS, "--agnet", "oracle"], "Unknown option '--agnet'. Did you mean '--agent'?"),
+        (["rollout", "my.project:Env", "--agent", "oracle"], "there is no module 'my'; install its package, or run"),
+    ],
+)
+def test_an_evaluation_that_cannot_start_says_why(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert message in fails(capsys, *argv)
+
+
+def test_an_evaluation_of_nothing_names_what_is_missing(capsys: pytest.CaptureFixture[str]):
+    assert main(["eval", "--agent", "oracle"]) == 2
+    assert "ENVIRONMENT" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_bad_model_folder_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert "There is no model folder" in fails(capsys, "eval", GUESS, "--model", str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in fails(capsys, "eval", GUESS, "--model", str(tmp_path / "empty"))
 
 
 # --- exit codes -----------------------------------------------------------------------------------------------------
@@ -221,6 +283,11 @@ def test_an_interrupt_is_130(error: BaseException):
         raise error
 
     assert cli._guarded(interrupted) == 130
+
+
+@pytest.mark.parametrize(("code", "expected"), [(None, 0), (0, 0), (3, 3)])
+def test_a_recipe_may_exit_by_itself(code: int | None, expected: int):
+    assert cli._guarded(lambda: sys.exit(code)) == expected
 
 
 def run(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

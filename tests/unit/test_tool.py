@@ -1,5 +1,6 @@
 """Schemas from signatures, tools as methods of environments, and the conformance check."""
 
+import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,6 +125,11 @@ def test_signatures_that_no_model_could_fill_are_refused():
         @tool(timeout_s=0)
         def never() -> None: ...
 
+    with pytest.raises(UserError, match=r"Unknown kind of effects 'mutates'\. Did you mean 'mutating'\?"):
+
+        @tool(effects="mutates")  # pyright: ignore
+        def wrong() -> None: ...
+
     with pytest.raises(UserError, match="importable at run time"):
 
         @tool
@@ -175,6 +181,21 @@ def test_methods_bind_to_the_episode_and_keep_their_definition():
     assert environment.add.definition is Counter.add.definition
     assert environment.shared is look_up
     assert "self" not in Counter.add.parameters["properties"]
+
+
+def test_a_copied_episode_has_tools_of_its_own():
+    environment = Counter()
+    assert len(environment.tools) == 3
+    for twin in (copy.copy(environment), copy.deepcopy(environment)):
+        assert twin.tools[0].function.__self__ is twin  # pyright: ignore
+        assert twin.tools[0].running is Counter.add.running
+
+
+def test_two_tools_of_one_name_are_refused():
+    with pytest.raises(UserError, match=r"Twice offers two tools of one name: .*'look_up', 'look_up'"):
+
+        class Twice(Counter):  # pyright: ignore
+            again = look_up
 
 
 async def test_a_step_runs_the_calls_and_answers_each():

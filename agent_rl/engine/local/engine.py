@@ -112,6 +112,7 @@ class LocalEngine:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
+        self._closed = True  # ends the worker's loop, which cancellation does not reach
         self._tasks.cancel_scope.cancel()
         try:
             return await self._tasks.__aexit__(exc_type, exc, tb)
@@ -216,6 +217,8 @@ class LocalEngine:
             raise
         finally:
             self._closed = True
+            self._inbox.clear()
+            self._scheduler.clear()
             for event in self._open:
                 event.set()
 
@@ -224,7 +227,7 @@ class LocalEngine:
         if self._model.training:
             self._model.eval()
         told: list[anyio.Event] = []
-        while not told and (self._inbox or self._scheduler.busy):
+        while not told and not self._closed and (self._inbox or self._scheduler.busy):
             while self._inbox:
                 action, done = self._inbox.popleft()
                 told += [job.done for job in action() or ()]

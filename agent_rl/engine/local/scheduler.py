@@ -118,6 +118,12 @@ class Scheduler:
             self.slots.close(session)
         return ended
 
+    def clear(self) -> None:
+        """Forget all requests, unanswered, and all sessions."""
+        self._waiting.clear()
+        self._prefilling, self._decoding = [], []
+        self.slots.clear()
+
     @torch.no_grad()
     def update_weights(self, targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], v: int) -> None:
         """Copy `weights` in place. What is in the cache stays, but is no longer copied to other sessions."""

@@ -63,6 +63,13 @@ class SlotTable:
         self._idle: OrderedDict[str, Session] = OrderedDict()
         self._ids_RC = np.full((rows, capacity), _NOTHING, dtype=np.int32)
 
+    def clear(self) -> None:
+        """Forget all sessions, busy or not."""
+        self.sessions.clear()
+        self._idle.clear()
+        self._occupants = [None] * len(self._occupants)
+        self._ids_RC[:] = _NOTHING
+
     @property
     def has_room(self) -> bool:
         """Whether `open` can succeed: a row is free, or held by an idle session."""

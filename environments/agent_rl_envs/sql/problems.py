@@ -4,33 +4,26 @@ Every word that a question or a table uses comes from a fixed list, but the data
 every problem. Knows nothing of SQLite, tools or messages.
 
 A one-query problem asks for an aggregate of a column; which table holds it is only in the schema. A two-query problem
-asks for it at the place where somebody lives or works: that place is a row of one table and the *name* of another, so
-its name must be read before the second query can be written.
+asks for the oldest or newest place: places are rows of one table, and each has a table of its own, so that its name must
+be read before the second query can be written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 Row: TypeAlias = tuple[int | str, ...]
 
 PLACES = tuple(
-    "harbor garden tower market forest valley bridge castle island desert meadow station temple museum theater "
-    "library village palace cellar stable bakery quarry mill farm".split()
+    "harbor garden tower market forest valley bridge castle island desert meadow station temple museum library village".split()
 )
-COLUMNS = tuple(
-    "weight age price length height width depth speed power score volume area cost debt profit stock grade heat "
-    "size fee tax wage loss risk".split()
-)
-NAMES = tuple(
-    "anna boris clara david emma felix greta hugo irene jonas karla louis maria nils olga peter quinn rosa stefan "
-    "tanja ulrich vera walter zoe".split()
-)
-GROUPS = tuple("people staff guests members workers tenants clerks friends".split())
+COLUMNS = tuple("weight age price length height width depth speed power score volume cost debt profit stock size".split())
+LISTS = tuple("places sites branches venues stops towns areas posts".split())
 
 PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("MIN({column})", ("the smallest {column}", "the lowest {column}")),
@@ -39,8 +32,15 @@ PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("COUNT(DISTINCT {column})", ("the number of different {column} values", "the count of distinct {column} values")),
 )
 FRAMES = ("Find {phrase}", "Report {phrase}", "Give me {phrase}")
-RELATIONS = (("home", "lives"), ("work", "works"))
+ENDS = (("ASC", "oldest"), ("DESC", "newest"))
 AGGREGATES: tuple[Callable[[Sequence[int]], int], ...] = (min, max, sum, lambda values: len(set(values)))
+
+KEYWORDS = tuple(
+    "smallest lowest largest highest total combined number count oldest newest MIN MAX SUM COUNT ASC DESC "
+    "Find Report Give".split()
+)
+VOCABULARY = (*PLACES, *COLUMNS, *LISTS, *KEYWORDS)
+"""The words that a question turns on; a tokenizer made for this environment keeps each of them whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Problem:
 
 def make_problem(rng: np.random.Generator, *, test: bool, two_queries: bool) -> Problem:
     """A new problem. A pair of place and column belongs to either the test or the training split, never to both."""
-    column, *others = _pick(rng, COLUMNS, 3)
+    column, *others = _pick(rng, COLUMNS, 2)
     place = _pick(rng, tuple(p for p in PLACES if _is_test(p, column) is test), 1)[0]
     aggregate = int(rng.integers(len(PHRASES)))
     expression, phrases = PHRASES[aggregate]
@@ -85,13 +85,13 @@ def make_problem(rng: np.random.Generator, *, test: bool, two_queries: bool) -> 
     choice = Choice(aggregates, aggregate)
     if not two_queries:
         return Problem((numbers,), f"{question}.", answer, (choice,))
-    people, where, first = _people(rng, place)
-    elsewhere = [_numbers(rng, str(p), [name for name, _ in numbers.columns]) for p in people.rows[0][1:] if p != place]
-    tables = (people, *sorted([numbers, *elsewhere], key=lambda table: table.name))
-    return Problem(tables, f"{question} {where}.", answer, (first, choice))
+    listing, end, first = _listing(rng, place)
+    others = [_numbers(rng, str(name), [name for name, _ in numbers.columns]) for name, _ in listing.rows if name != place]
+    tables = (listing, *sorted([numbers, *others], key=lambda table: table.name))
+    return Problem(tables, f"{question} at the {end} place.", answer, (first, choice))
 
 
-def _pick(rng: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
+def _pick(rng: np.random.Generator, words: Sequence[T], count: int) -> list[T]:
     return [words[i] for i in rng.permutation(len(words))[:count]]
 
 
@@ -108,13 +108,12 @@ def _numbers(rng: np.random.Generator, name: str, columns: list[str]) -> Table:
     return Table(name, shuffled, tuple(zip(*[values[i] for i in order], strict=True)))
 
 
-def _people(rng: np.random.Generator, place: str) -> tuple[Table, str, Choice]:
-    """A table of who lives and works where, the clause of the question, and the query that finds `place`."""
-    group, (name, *others) = _pick(rng, GROUPS, 1)[0], _pick(rng, NAMES, 3)
-    right = int(rng.integers(len(RELATIONS)))
-    elsewhere = _pick(rng, [p for p in PLACES if p != place], 1)[0]
-    homes = (place, elsewhere) if right == 0 else (elsewhere, place)
-    rows: list[Row] = [(name, *homes)] + [(other, *_pick(rng, homes, 2)) for other in others]
-    table = Table(group, (("name", "TEXT"), *((column, "TEXT") for column, _ in RELATIONS)), tuple(rows))
-    queries = tuple(f"SELECT {column} FROM {group} WHERE name = '{name}'" for column, _ in RELATIONS)
-    return table, f"at the place where {name} {RELATIONS[right][1]}", Choice(queries, right)
+def _listing(rng: np.random.Generator, place: str) -> tuple[Table, str, Choice]:
+    """A table of places and the years they opened, the word for the end at which `place` is, and the query for it."""
+    name, elsewhere = _pick(rng, LISTS, 1)[0], _pick(rng, [p for p in PLACES if p != place], 1)
+    right = int(rng.integers(len(ENDS)))
+    years = sorted((rng.permutation(100)[: 1 + len(elsewhere)] + 1900).tolist(), reverse=right == 1)
+    rows = _pick(rng, list(zip([place, *elsewhere], years, strict=True)), len(years))
+    table = Table(name, (("place", "TEXT"), ("year", "INTEGER")), tuple(rows))
+    queries = tuple(f"SELECT place FROM {name} ORDER BY year {end} LIMIT 1" for end, _ in ENDS)
+    return table, ENDS[right][1], Choice(queries, right)

@@ -159,7 +159,7 @@ def test_tools_beside_the_last_user_message_rewrite_history(with_template):
 
 
 def test_a_suffix_that_depends_on_the_context_is_not_trusted(with_template):
-    counts = TRIMS.replace("{{ m.role }}", "{{ m.role }}{% if m.role != 'assistant' %}{{ loop.index }}{% endif %}")
+    counts = TRIMS.replace("{{ m.role }}", "{{ m.role if m.role == 'assistant' else m.role ~ loop.index }}")
     assert not ChatCodec(with_template(counts)).preserves_prefix
 
 
@@ -204,6 +204,23 @@ def test_action_with_reasoning_text_and_call(codec, sample):
     expected = Message("assistant", "I look.", (ToolCall("call_0", "look", {"at": "1"}),), reasoning_content="hm")
     assert codec.decode_action(sample(text + "<|im_end|>").token_ids_R) == expected
     assert codec.decode_action(sample(text).token_ids_R) == expected  # cut by length: nothing is lost
+
+
+@pytest.mark.parametrize("content", ["", "I look."])
+@pytest.mark.parametrize("reasoning", [None, "hm"])
+def test_a_demonstration_is_read_back(codec, content, reasoning):
+    calls = tuple(ToolCall(f"call_{index}", "look", {"at": "<|im_end|>"}) for index in range(2))
+    action = Message("assistant", content, calls, reasoning_content=reasoning)
+    ids = codec.encode_action(action)
+    assert codec.decode_action(ids) == action
+    assert codec.ends_turn(ids)
+    assert sum(codec.ends_turn(ids[: end + 1]) for end in range(len(ids))) == 1
+
+
+def test_a_demonstration_needs_the_generation_header(with_template):
+    codec = ChatCodec(with_template(TRIMS.replace("<|im_start|>{{ m.role }}\n", "{{ m.role }}: ")))
+    with pytest.raises(ModelError, match="generation header"):
+        codec.encode_action(Message("assistant", "a"))
 
 
 @given(TEXT)
@@ -280,6 +297,16 @@ def test_a_vocabulary_that_spells_its_special_tokens():
     quoted = encoder.encode(encoder.quote("a</s>b"))
     assert 1 not in quoted
     assert [backend.id_to_token(i) for i in quoted] == ["a", "<", "/", "s", ">", "b"]
+
+
+def test_a_quoted_token_is_encoded_as_the_words_it_spells(with_template, tokenizer):
+    backend = with_template(tokenizer.chat_template).backend_tokenizer
+    words = backend.encode("<|answer|>").ids
+    backend.add_special_tokens(["<|answer|>"])
+    encoder = QuotingEncoder(backend)
+    assert len(encoder.encode("<|answer|>")) == 1
+    assert encoder.encode(encoder.quote("<|answer|>")).tolist() == words
+    assert len(words) < len("<|answer|>")
 
 
 def test_lone_surrogates_are_encoded_as_question_marks(codec):

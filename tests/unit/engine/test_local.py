@@ -179,29 +179,32 @@ async def test_rows_grow_with_the_context(qwen3: PreTrainedModel) -> None:
 
 
 async def play(engine: LocalEngine, members: int) -> list[list[tuple[list[int], list[float]]]]:
-    """Three turns of `members` episodes, four siblings to a prompt, each response exactly as sampled."""
+    """Two turns of `members` episodes, four siblings to a prompt, each response exactly as sampled."""
 
     async def episode(member: int) -> list[tuple[list[int], list[float]]]:
-        context_T, turns = joined(ids(99, 20), ids(member // 4, 8)), []
-        for turn in range(3):
-            wanted = request(f"s{member}", context_T, 10 * member + turn, max_tokens=6, stop_token_ids=(3,))
+        context_T, turns = joined(ids(99, 16), ids(member // 4, 4)), []
+        for turn in range(2):
+            wanted = request(f"s{member}", context_T, 10 * member + turn, max_tokens=5, stop_token_ids=(3,))
             generation = await engine.generate(wanted)
             turns.append((generation.token_ids_R.tolist(), generation.logprobs_R.tolist()))
             context_T = joined(context_T, generation.token_ids_R, ids(member + turn, 4))
+            await anyio.sleep(0.002 * (member % 3))  # a tool
         await engine.release(f"s{member}")
         return turns
 
     return await collect([lambda member=member: episode(member) for member in range(members)])
 
 
-async def test_deterministic_mode_is_bit_identical_for_any_concurrency(qwen3: PreTrainedModel) -> None:
+@pytest.mark.parametrize("members", [8, pytest.param(64, marks=pytest.mark.slow)])
+async def test_deterministic_mode_is_bit_identical_for_any_concurrency(qwen3: PreTrainedModel, members: int) -> None:
+    """Whatever runs beside it, is evicted, copied or prefilled in parts, a response is the same to the last bit."""
     runs = []
-    for max_batch in (1, 5, 64):
+    for max_batch in (1, members):
         async with LocalEngine(qwen3, max_batch=max_batch, max_context=128, deterministic=True) as engine:
-            runs.append(await play(engine, 64))
-            evictions = engine.stats.evictions
-        assert (evictions > 0) == (max_batch < 64)
-    assert runs[0] == runs[1] == runs[2]
+            runs.append(await play(engine, members))
+            assert (engine.stats.evictions > 0) == (max_batch < members)
+            assert engine.stats.copied_tokens > 0
+    assert runs[0] == runs[1]
 
 
 async def test_seed_decides_the_sample(qwen3: PreTrainedModel) -> None:
@@ -260,7 +263,7 @@ async def test_weights_are_swapped_between_two_steps_of_a_running_request(tiny_m
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(long)
-            while engine.stats.decode_tokens < 5:
+            while engine.stats.decode_tokens < 5:  # noqa: ASYNC110  # counters have no event
                 await anyio.sleep(0.001)
             await engine.update_weights(new.state_dict(), 3)
             assert engine.weight_version == 3

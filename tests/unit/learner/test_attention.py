@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from agent_rl.errors import ModelError
-from agent_rl.learner.attention import PACKED, document_buckets, packed_hidden, use_packed_attention
+from agent_rl.learner.attention import check_packable, document_buckets, packed_attention, packed_hidden
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -34,10 +34,17 @@ def test_each_document_sees_only_itself(make_model, architecture, lengths):
     torch.manual_seed(1)
     documents = [torch.randint(0, 37, (length,)) for length in lengths]
     expected = torch.cat([model.model(ids[None], use_cache=False).last_hidden_state[0] for ids in documents])
-    use_packed_attention(model)
     positions = torch.cat([torch.arange(length) for length in lengths])
-    hidden = packed_hidden(model, torch.cat(documents), positions, document_buckets(lengths, CPU))
+    with packed_attention(model):
+        hidden = packed_hidden(model, torch.cat(documents), positions, document_buckets(lengths, CPU))
     torch.testing.assert_close(hidden, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_models_own_scaling_is_used(make_model):
+    model = make_model("qwen3", torch.float64).eval()
+    for layer in model.model.layers:
+        layer.self_attn.scaling = 0.9
+    check_packable(model)  # compares with transformers' own attention
 
 
 def test_buckets_cover_the_batch_with_little_padding():
@@ -61,7 +68,7 @@ def test_buckets_cover_the_batch_with_little_padding():
 def test_models_that_cannot_be_packed_are_refused(model, message):
     torch.manual_seed(0)
     with pytest.raises(ModelError, match=message):
-        use_packed_attention(model().eval())
+        check_packable(model().eval())
 
 
 def test_a_model_that_changes_its_logits_after_the_head_is_refused(make_model):
@@ -72,23 +79,25 @@ def test_a_model_that_changes_its_logits_after_the_head_is_refused(make_model):
             return output
 
     with pytest.raises(ModelError, match="not a plain projection"):
-        use_packed_attention(Scaled(make_model("llama").config).eval())
+        check_packable(Scaled(make_model("llama").config).eval())
 
 
 def test_a_leak_between_documents_is_found(make_model, monkeypatch):
     """What transformers does by default with a packed row and a cache."""
     monkeypatch.setattr("agent_rl.learner.attention.document_buckets", lambda lengths, device: _one_bucket(lengths))
     with pytest.raises(ModelError, match="see other documents"):
-        use_packed_attention(make_model("qwen3").eval())
+        check_packable(make_model("qwen3").eval())
 
 
 def _one_bucket(lengths):
     return document_buckets([sum(lengths)], CPU)
 
 
-def test_the_learners_copy_does_not_generate(make_model):
-    model = make_model("qwen3").eval()
-    use_packed_attention(model)
-    assert model.config._attn_implementation == PACKED
-    with pytest.raises(ModelError, match="load another copy"):
-        model(torch.tensor([[1, 2, 3]]))
+def test_the_model_is_an_ordinary_one_again_afterwards(make_model):
+    model, ids = make_model("qwen3").eval(), torch.tensor([[1, 2, 3], [4, 5, 0]])
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    before = model(ids, attention_mask=mask).logits
+    check_packable(model)
+    assert torch.equal(model(ids, attention_mask=mask).logits, before)
+    with packed_attention(model), pytest.raises(ModelError, match="not told of documents"):
+        model(ids)

@@ -1,8 +1,11 @@
 """The gradient is that of a plain padded forward in fp64, however rows are packed, ordered or accumulated."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.batch import pack
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.learner.logprobs import to_tensors, trained_logprobs
@@ -45,7 +48,8 @@ def packed_gradient(model, rows, token_budget):
     value = 0.0
     for batch in pack(rows, token_budget):
         tensors = to_tensors(batch, torch.device("cpu"), total)
-        logprobs, _ = trained_logprobs(model, tensors, TEMPERATURE)
+        with packed_attention(model):
+            logprobs, _ = trained_logprobs(model, tensors, TEMPERATURE)
         loss = ppo_clip(logprobs, tensors.old_logprobs_K, tensors.advantages_K, tensors.weights_K, **CLIP).loss
         loss.backward()
         value += loss.item()
@@ -57,8 +61,7 @@ def packed_gradient(model, rows, token_budget):
 def test_packed_equals_padded(make_model, make_rows, architecture, token_budget):
     rows = make_rows(LENGTHS)
     expected_loss, expected = padded_gradient(make_model(architecture, torch.float64), rows)
-    learner = Learner(make_model(architecture, torch.float64), LearnerConfig(), temperature=TEMPERATURE)
-    loss, actual = packed_gradient(learner.model, rows, token_budget)
+    loss, actual = packed_gradient(make_model(architecture, torch.float64), rows, token_budget)
     assert expected.norm() > 1e-3
     assert loss == pytest.approx(expected_loss, rel=1e-6)
     assert (actual - expected).norm() <= 1e-6 * expected.norm()
@@ -66,7 +69,7 @@ def test_packed_equals_padded(make_model, make_rows, architecture, token_budget)
 
 def test_row_order_does_not_matter(make_model, make_rows):
     rows = make_rows(LENGTHS)
-    model = Learner(make_model("qwen3", torch.float64), LearnerConfig()).model
+    model = make_model("qwen3", torch.float64)
     _, forward = packed_gradient(model, rows, 64)
     _, backward = packed_gradient(model, rows[::-1], 64)
     assert (forward - backward).norm() <= 1e-6 * forward.norm()
@@ -75,13 +78,11 @@ def test_row_order_does_not_matter(make_model, make_rows):
 @pytest.mark.parametrize("split_at", [5, 20])
 def test_a_row_split_into_segments_has_the_same_gradient(make_model, make_rows, split_at):
     """The second segment repeats the whole context, as after a rewritten history, and trains only what follows."""
-    from dataclasses import replace
-
     [row] = make_rows([40])
     first, second = row.weights_T.copy(), row.weights_T.copy()
     first[split_at:] = 0
     second[:split_at] = 0
-    model = Learner(make_model("qwen3", torch.float64), LearnerConfig()).model
+    model = make_model("qwen3", torch.float64)
     _, whole = packed_gradient(model, [row], 64)
     _, split = packed_gradient(model, [replace(row, weights_T=first), replace(row, weights_T=second)], 64)
     assert (whole - split).norm() <= 1e-6 * whole.norm()

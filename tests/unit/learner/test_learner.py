@@ -60,6 +60,12 @@ def test_mismatch_is_measured_before_the_first_update(make_model, make_rows):
     assert learner.optimizer_steps == 6
 
 
+def test_the_learner_has_no_dropout_like_the_sampler(make_model, make_rows):
+    learner = Learner(make_model("qwen3", attention_dropout=0.9).train(), FAST)
+    plain = Learner(make_model("qwen3"), FAST)
+    assert learner.step(make_rows([20, 30])) == plain.step(make_rows([20, 30]))
+
+
 def test_recomputed_old_logprobs_ignore_the_samplers(make_model, make_rows):
     rows = make_rows([20, 30])  # sampled by something else entirely
     ratios = {
@@ -167,7 +173,6 @@ def test_supervised_steps_fit_the_rows(make_model, make_rows):
 
 
 def test_gradient_norm_is_clipped(make_model, make_rows):
-
     learner = Learner(make_model("qwen3"), FAST.model_copy(update={"max_grad_norm": 1e-3}))
     report = learner.step(make_rows([20, 30]))
     clipped = torch.cat([p.grad.flatten() for p in learner.model.parameters()]).norm().item()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from agent_rl.learner import logprobs as module
-from agent_rl.learner.attention import use_packed_attention
+from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.batch import pack
 from agent_rl.learner.logprobs import to_tensors, trained_logprobs
 
@@ -10,8 +10,8 @@ from agent_rl.learner.logprobs import to_tensors, trained_logprobs
 @pytest.fixture
 def model(make_model):
     model = make_model("qwen3", torch.float64).eval()
-    use_packed_attention(model)
-    return model
+    with packed_attention(model):
+        yield model
 
 
 @pytest.fixture

@@ -281,7 +281,7 @@ async def test_a_generation_that_crashes_is_the_providers(task, codec):
         (((), 0.0, True, False, {}), "must return agent_rl.types.Step, not tuple"),
         (Step(("text",)), "expected agent_rl.types.Message, not str"),
         (Step((), math.nan), "the reward is nan"),
-        (ToolError("bad query"), "let a ToolError escape: bad query"),
+        (ToolError("bad query"), "a ToolError escaped from step: bad query"),
     ],
 )
 async def test_a_wrong_step_is_the_environments_failure_and_not_our_crash(task, step, message):

@@ -1,0 +1,178 @@
+"""Run a policy, or a reference agent, over held-out tasks and score it. The same rollout code as in training.
+
+Knows how to set an evaluation up. What the scores are is in `report`, how their intervals come about in `statistics`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import anyio
+from pydantic import Field, model_validator
+
+from agent_rl.config import Config
+from agent_rl.errors import ConfigError
+from agent_rl.evaluate.report import IntervalMethod, Report, summarize
+from agent_rl.registry import get_environment
+from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, RandomAgent
+from agent_rl.rollout.episode import EnvironmentFactory, run_episode
+from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.rollout.manager import run_tasks
+from agent_rl.store.checkpoint import MODEL, list_checkpoints
+from agent_rl.types import Group, SamplingParams, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class EvalConfig(Config):
+    """Evaluate a policy on the held-out tasks of an environment."""
+
+    environment: str = Field(description="Id of a registered environment, or package.module:Name.")
+    environment_options: dict[str, int | float | bool | str] = Field(
+        default_factory=dict, description="Options of the environment's tasks."
+    )
+    agent: Literal["policy", "oracle", "random"] = Field(
+        default="policy", description="Who acts: the model, or a reference."
+    )
+    model: str = Field(
+        default="", description="Hub id, model folder, checkpoint, or run folder (its latest checkpoint)."
+    )
+    split: str = Field(default="test", description="Which tasks of the environment.")
+    tasks: int = Field(default=100, ge=1, description="Number of tasks.")
+    samples: int = Field(default=1, ge=1, description="Episodes of each task.")
+    concurrency: int = Field(default=64, ge=1, description="Episodes in flight.")
+    temperature: float = Field(default=1.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Nucleus sampling.")
+    limits: RolloutLimits = Field(
+        default_factory=RolloutLimits,
+        description="Limits of one episode; a model with fewer positions lowers max_context_tokens.",
+    )
+    max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
+    tool_parser: str = Field(default="hermes", description="Format of tool calls, by vLLM's name of the parser.")
+    dtype: str = Field(default="float32", description="Type of the weights: float32, bfloat16 or float16.")
+    device: str = Field(default="cpu", description="Where the model runs, such as cpu or cuda.")
+    success_threshold: float = Field(default=1.0, description="An episode succeeds when its reward reaches this.")
+    interval: IntervalMethod = Field(default="analytic", description="How intervals are computed.")
+    seed: int = Field(default=0, ge=0, description="Key of every random stream, the choice of tasks included.")
+    output: Path | None = Field(default=None, description="Write config and report to this JSON file.")
+
+    @model_validator(mode="after")
+    def _only_a_policy_has_a_model(self) -> Self:
+        if self.agent == "policy" and not self.model:
+            raise ValueError("a policy needs a model: give a hub id or a folder, or choose agent=oracle or random.")
+        if self.agent != "policy" and self.model:
+            raise ValueError(f"agent={self.agent} uses no model: leave out model={self.model}, or agent.")
+        return self
+
+
+async def evaluate(
+    environment: EnvironmentFactory,
+    tasks: Sequence[Task],
+    make_agent: MakeAgent,
+    *,
+    limits: RolloutLimits,
+    samples: int = 1,
+    seed: int = 0,
+    concurrency: int = 64,
+    max_attempts: int = 3,
+    success_threshold: float = 1.0,
+    interval: IntervalMethod = "analytic",
+    on_group: Callable[[Group], object] = lambda group: None,
+) -> Report:
+    """Play `samples` episodes of every task and score them. `on_group` sees each task's episodes when they are done.
+
+    Episodes that end in an infrastructure failure are tried `max_attempts` times, then excluded and counted, never
+    scored as 0. The same seed plays the same episodes on a deterministic engine, for any concurrency.
+    """
+
+    async def pass_on(group: Group) -> None:
+        on_group(group)
+
+    began = time.perf_counter()
+    groups = await run_tasks(
+        partial(run_episode, environment, make_agent, limits=limits),
+        tasks,
+        group_size=samples,
+        seed=seed,
+        max_concurrent_episodes=concurrency,
+        max_attempts=max_attempts,
+        on_group=pass_on,
+    )
+    wall_s = time.perf_counter() - began
+    return summarize(groups, wall_s=wall_s, success_threshold=success_threshold, interval=interval)
+
+
+def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: None) -> Report:
+    """What `agent-rl eval` does: find the environment, load the model, evaluate, write `config.output`.
+
+    Raises `UserError` for an unknown environment, split or option, and for a model that cannot be used.
+    """
+    if config.output is not None and not config.output.parent.is_dir():
+        raise ConfigError(f"{config.output} cannot be written: its folder does not exist.")
+    report = anyio.run(_run, config, on_group)
+    if config.output is not None:
+        content = {"config": config.model_dump(mode="json"), "report": report.to_json()}
+        config.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+async def _run(config: EvalConfig, on_group: Callable[[Group], object]) -> Report:
+    environment = get_environment(config.environment)
+    tasks = environment.tasks(config.split, config.tasks, config.seed, **config.environment_options)
+    async with _actor(config) as (make_agent, limits):
+        return await evaluate(
+            lambda task: environment(),
+            tasks,
+            make_agent,
+            limits=limits,
+            samples=config.samples,
+            seed=config.seed,
+            concurrency=config.concurrency,
+            max_attempts=config.max_attempts,
+            success_threshold=config.success_threshold,
+            interval=config.interval,
+            on_group=on_group,
+        )
+
+
+@asynccontextmanager
+async def _actor(config: EvalConfig) -> AsyncGenerator[tuple[MakeAgent, RolloutLimits], None]:
+    """Who acts, and the limits that fit it; holds the engine while the block is open."""
+    if config.agent == "oracle":
+        yield lambda environment, _: OracleAgent(environment), config.limits
+    elif config.agent == "random":
+        yield lambda environment, key: RandomAgent(environment, key.turn_seed(0)), config.limits
+    else:
+        from agent_rl.chat.codec import ChatCodec
+        from agent_rl.engine.local import LocalEngine
+        from agent_rl.learner.policy import load_policy
+
+        model, tokenizer = load_policy(model_source(config.model), dtype=config.dtype, device=config.device)
+        codec = ChatCodec(tokenizer, config.tool_parser)
+        limits = _fitted(config.limits, model)
+        sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p)
+        async with LocalEngine(model, max_batch=config.concurrency, max_context=limits.max_context_tokens) as engine:
+            yield lambda _, key: PolicyAgent(engine, codec, sampling, key), limits
+
+
+def _fitted(limits: RolloutLimits, model: PreTrainedModel) -> RolloutLimits:
+    config: Any = model.config
+    positions: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = min(limits.max_context_tokens, positions or limits.max_context_tokens)
+    response = min(limits.max_response_tokens, context - 1)
+    return limits.model_copy(update={"max_context_tokens": context, "max_response_tokens": response})
+
+
+def model_source(source: str) -> str:
+    """What to load the model from: a checkpoint stands for the model in it, a run folder for its latest checkpoint."""
+    folder = Path(source)
+    if checkpoints := list_checkpoints(folder):
+        folder = checkpoints[-1].path
+    return str(folder / MODEL) if (folder / MODEL).is_dir() else source

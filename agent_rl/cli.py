@@ -13,22 +13,20 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from agent_rl.config import Config, build, field_paths, load_config, nearest_field, nested_config
+from agent_rl.config import Config
 from agent_rl.errors import ConfigError, UserError, not_found
+from agent_rl.options import OptionStyle, parse_options
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-    from tyro.constructors import StructConstructorSpec, StructTypeInfo
-
     from agent_rl.types import Group
 
 C = TypeVar("C", bound=Config)
@@ -73,109 +71,6 @@ def _only(kind: type[BaseException], error: BaseException) -> list[BaseException
     while any(isinstance(leaf, BaseExceptionGroup) for leaf in leaves):
         leaves = [part for leaf in leaves for part in (getattr(leaf, "exceptions", None) or (leaf,))]
     return leaves if all(isinstance(leaf, kind) for leaf in leaves) else []
-
-
-# --- options --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How the fields of one config look as options: one field without its name, one-letter names, other defaults."""
-
-    positional: str = ""
-    short: Mapping[str, str] = field(default_factory=dict[str, str])
-    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-def parse_options(config_class: type[C], argv: Sequence[str], *, prog: str, style: Style | None = None) -> C:
-    """Build a config from options; `--config FILE` (TOML or JSON) gives the defaults that the other options override.
-
-    Help comes from the fields' descriptions. Raises `ConfigError` for unknown options (with the nearest name) and bad
-    values.
-    """
-    import tyro
-
-    argv, file = _take_config_file(argv)
-    default = load_config(config_class, file) if file else tyro.MISSING
-    options = tyro.constructors.ConstructorRegistry()
-    options.struct_rule(lambda info: _options(info, style or Style()))
-    values, unknown = tyro.cli(
-        cast(Any, config_class),
-        prog=prog,
-        description=f"{_summary(config_class.__doc__)} `--config FILE` (TOML or JSON) gives other defaults.".lstrip(),
-        args=argv,
-        default=default,
-        registry=options,
-        return_unknown_args=True,
-    )
-    if unknown:
-        raise _unknown_option(config_class, unknown, prog)
-    return build(config_class, cast("dict[str, Any]", values))
-
-
-def _options(info: StructTypeInfo, style: Style) -> StructConstructorSpec | None:
-    """How tyro reads a config: into plain values, so that one place, pydantic, checks them and explains mistakes.
-
-    A nested config that is `None` by default exists as soon as one of its options is given.
-    """
-    import tyro
-    from tyro.constructors import StructConstructorSpec, StructFieldSpec
-
-    config_class = cast(object, info.type)  # pyright: ignore[reportUnknownMemberType]  # tyro leaves it open
-    if not (isinstance(config_class, type) and issubclass(config_class, Config)):
-        return None
-    absent = info.default is None
-    fields: list[StructFieldSpec] = []
-    for name, declared in config_class.model_fields.items():
-        kind: Any = nested_config(declared.annotation) or declared.annotation
-        if absent and not nested_config(kind):
-            kind = kind | None
-        if name in style.short:
-            kind = Annotated[kind, tyro.conf.arg(aliases=[style.short[name]])]
-        if name == style.positional:
-            kind = tyro.conf.Positional[Annotated[kind, tyro.conf.arg(metavar=name.upper())]]
-        default = None if absent else _default(info, name, declared, style)
-        fields.append(StructFieldSpec(name, kind, default, helptext=declared.description))
-    return StructConstructorSpec(_given if absent else dict, tuple(fields))
-
-
-def _given(**values: Any) -> dict[str, Any] | None:
-    return {name: value for name, value in values.items() if value is not None} or None
-
-
-def _default(info: StructTypeInfo, name: str, field: FieldInfo, style: Style) -> Any:
-    """From the config file, else from the command, else from the class."""
-    from tyro.constructors import MISSING
-
-    if isinstance(info.default, Config):
-        return getattr(info.default, name)
-    if name in style.defaults:
-        return style.defaults[name]
-    return MISSING if field.is_required() else field.get_default(call_default_factory=True)
-
-
-def _take_config_file(argv: Sequence[str]) -> tuple[list[str], Path | None]:
-    rest, path = list(argv), None
-    for index, token in enumerate(argv):
-        option, _, value = token.partition("=")
-        if option == "--config":
-            value = value or next(iter(argv[index + 1 :]), "")
-            if not value:
-                raise ConfigError("--config needs the path of a TOML or JSON file.")
-            path, width = Path(value), 1 if "=" in token else 2
-            del rest[index : index + width]
-            break
-    return rest, path
-
-
-def _unknown_option(config_class: type[Config], unknown: Sequence[str], prog: str) -> ConfigError:
-    token = next((token for token in unknown if token.startswith("-")), unknown[0])
-    if not token.startswith("-"):
-        return ConfigError(f"Unexpected argument {token!r}: options are written --name value; see {prog} --help.")
-    name = token.partition("=")[0].lstrip("-").replace("-", "_")
-    near = nearest_field(name, list(field_paths(config_class)))
-    hint = near.replace("'", "'--", 1).replace("_", "-") or f" See {prog} --help."
-    return ConfigError(f"Unknown option {token!r}.{hint}")
 
 
 # --- recipes --------------------------------------------------------------------------------------------------------
@@ -242,7 +137,7 @@ def train(argv: Sequence[str]) -> None:
     recipe.main(parse_options(recipe.config, argv[1:], prog=f"agent-rl train {argv[0]}"))
 
 
-EPISODES = Style(positional="environment", short={"tasks": "-n", "samples": "-r", "concurrency": "-c"})
+EPISODES = OptionStyle(positional="environment", short={"tasks": "-n", "samples": "-r", "concurrency": "-c"})
 TRANSCRIPTS = replace(EPISODES, defaults={"tasks": 3})
 
 

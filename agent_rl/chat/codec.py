@@ -10,6 +10,7 @@ The codec keeps no state of any episode; `Conversation` does.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 TemplateMessage: TypeAlias = dict[str, Any]
 
+OPENINGS = 256  # remembered encodings of openings
 _DUMMY_USER: TemplateMessage = {"role": "user", "content": "question"}
 _DUMMY_ANSWER = "dummy-answer"
 _AWKWARD_CONTENTS = ("", "  spaces  ", "\n\nnewlines\n\n", '\'quotes" \\ <tag> {"json": [1]}')
@@ -66,6 +68,7 @@ class ChatCodec:
         self._tokenizer: Any = tokenizer
         self._parse = get_tool_parser(tool_parser)
         self._encoder = QuotingEncoder(_backend(tokenizer))
+        self._openings = functools.lru_cache(maxsize=OPENINGS)(self._encode_opening)
         self._shapes: dict[tuple[Role, ...], _Shape | None] = {}
         self._observation_roles = self._find_observation_roles()
         self._starts_reasoning = self._render_suffix([]).rstrip().endswith("<think>")
@@ -142,6 +145,15 @@ class ChatCodec:
     def encode_rendered(self, text: str) -> IntArray:
         """Ids of rendered text."""
         return self._encoder.encode(text)
+
+    def encode_opening(self, text: str) -> IntArray:
+        """Ids of a rendered opening. Siblings of a group open alike, so the latest ones are remembered: read-only."""
+        return self._openings(text)
+
+    def _encode_opening(self, text: str) -> IntArray:
+        ids = self.encode_rendered(text)
+        ids.setflags(write=False)
+        return ids
 
     def encode_suffix(self, text: str, *, closed: bool) -> IntArray:
         """Ids of rendered text that follows the content of an assistant turn, without the end of the turn if `closed`.

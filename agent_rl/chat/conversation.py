@@ -56,7 +56,7 @@ class Conversation:
         """Render and encode the opening messages."""
         self._history = self._codec.template_messages(messages)
         self._rendered = self._codec.render(self._history, self._tools)
-        self._buffer = TokenBuffer(self._codec.encode_rendered(self._rendered))
+        self._buffer = TokenBuffer(self._codec.encode_opening(self._rendered))
 
     def append_response(self, generation: Generation) -> Response:
         """Append what was sampled, verbatim, and parse it."""

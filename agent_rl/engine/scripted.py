@@ -69,29 +69,28 @@ class ScriptedEngine:
         self.requests += 1
         self._sessions.add(name)
         ids, finish = _cut(self._respond(request), request.sampling)
-        aborted = self._running[name] = anyio.Event()
         try:
-            came = await self._wait(aborted)
+            await anyio.lowlevel.checkpoint()
+            came = await self._wait(name) if self._latency_s else 1.0
         except BaseException:
             self._sessions.discard(name)
             raise
-        finally:
-            del self._running[name]
         if came < 1.0:
             ids, finish = ids[: int(came * len(ids))], FinishReason.ABORT
         self.sampled_tokens += len(ids)
         return self._generation(request, ids, finish)
 
-    async def _wait(self, aborted: anyio.Event) -> float:
+    async def _wait(self, name: str) -> float:
         """Let the latency pass. Returns the part of it that had passed when the request was aborted, else 1."""
-        await anyio.lowlevel.checkpoint()
-        if not self._latency_s:
-            return 0.0 if aborted.is_set() else 1.0
+        aborted = self._running[name] = anyio.Event()
         started = anyio.current_time()
-        with anyio.move_on_after(self._latency_s):
-            await aborted.wait()
-            return min((anyio.current_time() - started) / self._latency_s, 0.999)
-        return 1.0
+        try:
+            with anyio.move_on_after(self._latency_s):
+                await aborted.wait()
+                return min((anyio.current_time() - started) / self._latency_s, 0.999)
+            return 1.0
+        finally:
+            del self._running[name]
 
     def _generation(self, request: GenerationRequest, ids: Sequence[int], finish: FinishReason) -> Generation:
         logprobs = self._logprobs(request, ids) if self._logprobs else np.zeros(len(ids))
@@ -121,10 +120,9 @@ class ScriptedEngine:
 
 def _cut(ids: Sequence[int], sampling: SamplingParams) -> tuple[Sequence[int], FinishReason]:
     """What of a script comes out under these limits, and why it ends there."""
-    stops = sampling.stop_token_ids
-    end = next((index + 1 for index, token in enumerate(ids) if token in stops), None) if stops else None
-    if end is not None and end <= sampling.max_tokens:
-        return ids[:end], FinishReason.STOP
+    ends = [ids.index(stop) + 1 for stop in sampling.stop_token_ids if stop in ids]
+    if ends and min(ends) <= sampling.max_tokens:
+        return ids[: min(ends)], FinishReason.STOP
     if len(ids) >= sampling.max_tokens:
         return ids[: sampling.max_tokens], FinishReason.LENGTH
     return ids, FinishReason.STOP

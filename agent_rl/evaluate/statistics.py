@@ -81,7 +81,7 @@ def proportion(values_N: Values) -> Estimate:
         raise ValueError("a proportion needs values in [0, 1]")
     tasks = len(values_N)
     value = float(values_N.mean())
-    if np.ptp(values_N) == 0 or np.isin(values_N, (0, 1)).all():
+    if not _vary(values_N) or np.isin(values_N, (0, 1)).all():
         return _wilson(value, tasks, _normal_critical())
     effective = value * (1 - value) * tasks / float(values_N.var(ddof=1))
     return _wilson(value, effective, t_critical(tasks - 1))
@@ -94,7 +94,7 @@ def mean(values_N: Values) -> Estimate:
     """
     _require(values_N)
     value = float(values_N.mean())
-    if np.ptp(values_N) == 0:
+    if not _vary(values_N):
         return _unvarying(values_N)
     half = t_critical(len(values_N) - 1) * float(values_N.std(ddof=1)) / math.sqrt(len(values_N))
     return Estimate(value, value - half, value + half)
@@ -107,7 +107,7 @@ def bootstrap(values_N: Values, seed: int = 0) -> Estimate:
     narrowness with few tasks. Values that do not vary are treated as in `mean`.
     """
     _require(values_N)
-    if np.ptp(values_N) == 0:
+    if not _vary(values_N):
         return _unvarying(values_N)
     tasks, value = len(values_N), float(values_N.mean())
     means_B = _resampled_means(values_N, seed)
@@ -135,8 +135,13 @@ def _resampled_means(values_N: Values, seed: int) -> Values:
     return np.concatenate(blocks)
 
 
+def _vary(values_N: Values) -> bool:
+    """More than rounding does: means of equal rewards may differ in their last bits."""
+    return float(np.ptp(values_N)) > 1e-9 * max(1.0, float(np.abs(values_N).max()))
+
+
 def _unvarying(values_N: Values) -> Estimate:
-    value = float(values_N[0])
+    value = float(values_N.mean())
     low, high = min(0.0, value), max(1.0, value)
     wilson = _wilson((value - low) / (high - low), len(values_N), _normal_critical())
     return Estimate(value, low + wilson.low * (high - low), low + wilson.high * (high - low))

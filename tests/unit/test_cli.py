@@ -43,6 +43,7 @@ class Config(config.Config):
     hard: bool = Field(False, description="The hard way.")
     model: str | None = Field(None, description="Folder.")
     optimiser: Optimiser = Field(default_factory=Optimiser, description="Optimiser.")
+    critic: Optimiser | None = Field(None, description="Critic; none by default.")
 
 
 def main(config: Config) -> None:
@@ -87,7 +88,7 @@ def test_a_recipe_gets_its_options(recipe: str, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert out == (
         "multiply {'steps': 5, 'mode': 'exact', 'hard': True, 'model': 'm', "
-        "'optimiser': {'lr': 0.5, 'warmup_steps': 0}} multiply.py"
+        "'optimiser': {'lr': 0.5, 'warmup_steps': 0}, 'critic': None} multiply.py"
     )
 
 
@@ -102,6 +103,17 @@ def test_a_config_file_gives_defaults_that_options_override(
         assert "'steps': 7" in out
         assert "'hard': True" in out
         assert "{'lr': 0.2, 'warmup_steps': 2}" in out
+
+
+def test_a_nested_config_exists_once_one_of_its_options_is_given(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["train", recipe, "--critic.warmup-steps", "4"]) == 0
+    assert "'critic': {'lr': 0.001, 'warmup_steps': 4}" in capsys.readouterr().out
+    (tmp_path / "options.toml").write_text("critic.lr = 0.1")
+    assert main(["train", recipe, "--config", str(tmp_path / "options.toml"), "--critic.warmup-steps", "4"]) == 0
+    assert "'critic': {'lr': 0.1, 'warmup_steps': 4}" in capsys.readouterr().out
+    assert "critic.lr: Input should be greater than 0" in fails(capsys, "train", recipe, "--critic.lr", "0")
 
 
 def test_help_shows_descriptions_and_defaults(recipe: str, capsys: pytest.CaptureFixture[str]):

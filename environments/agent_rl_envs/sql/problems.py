@@ -54,8 +54,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The plausible queries at one point of the work, of which one is `right`. `{found}` stands for the last result."""
+    """The plausible queries at one point of the work, of which one is `right`. `{found}` stands for the last result.
 
+    `subject` is what the question says there; agents repeat it before they query, so that it stands next to the query.
+    """
+
+    subject: str
     queries: tuple[str, ...]
     right: int
 
@@ -76,13 +80,14 @@ def make_problem(rng: np.random.Generator, *, test: bool, two_queries: bool) -> 
     place = _pick(rng, tuple(p for p in PLACES if _is_test(p, column) is test), 1)[0]
     aggregate = int(rng.integers(len(PHRASES)))
     expression, phrases = PHRASES[aggregate]
-    question = _pick(rng, FRAMES, 1)[0].format(phrase=_pick(rng, phrases, 1)[0].format(column=column))
+    subject = _pick(rng, phrases, 1)[0].format(column=column)
+    question = _pick(rng, FRAMES, 1)[0].format(phrase=subject)
     numbers = _numbers(rng, place, [column, *others])
     position = [name for name, _ in numbers.columns].index(column)
     answer = str(AGGREGATES[aggregate]([int(row[position]) for row in numbers.rows]))
     source = "{found}" if two_queries else place
     aggregates = tuple(f"SELECT {e.format(column=column)} FROM {source}" for e, _ in PHRASES)
-    choice = Choice(aggregates, aggregate)
+    choice = Choice(subject, aggregates, aggregate)
     if not two_queries:
         return Problem((numbers,), f"{question}.", answer, (choice,))
     listing, end, first = _listing(rng, place)
@@ -116,4 +121,5 @@ def _listing(rng: np.random.Generator, place: str) -> tuple[Table, str, Choice]:
     rows = _pick(rng, list(zip([place, *elsewhere], years, strict=True)), len(years))
     table = Table(name, (("place", "TEXT"), ("year", "INTEGER")), tuple(rows))
     queries = tuple(f"SELECT place FROM {name} ORDER BY year {end} LIMIT 1" for end, _ in ENDS)
-    return table, ENDS[right][1], Choice(queries, right)
+    word = ENDS[right][1]
+    return table, word, Choice(f"the {word} place", queries, right)

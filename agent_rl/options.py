@@ -1,0 +1,140 @@
+"""From a config class to command-line options and back. The only module that knows tyro.
+
+tyro reads the tokens into plain values; pydantic checks them, so that a mistake in an option is explained like one in
+a file, in one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, cast
+
+from agent_rl.config import Config, build, field_paths, load_config, nearest_field, nested_config
+from agent_rl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+    from tyro.constructors import StructConstructorSpec, StructTypeInfo
+
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True, slots=True)
+class OptionStyle:
+    """How the fields of one config look as options: one field without its name, one-letter names, other defaults."""
+
+    positional: str = ""
+    short: Mapping[str, str] = field(default_factory=dict[str, str])
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def parse_options(config_class: type[C], argv: Sequence[str], *, prog: str, style: OptionStyle | None = None) -> C:
+    """Build a config from options; `--config FILE` (TOML or JSON) gives the defaults that the other options override.
+
+    Help comes from the fields' descriptions. Raises `ConfigError` for unknown options (with the nearest name) and bad
+    values.
+    """
+    import tyro
+
+    summary = (config_class.__doc__ or "").strip().partition("\n")[0]
+    argv, file = _take_config_file(argv)
+    default = load_config(config_class, file) if file else tyro.MISSING
+    options = tyro.constructors.ConstructorRegistry()
+    options.struct_rule(lambda info: _options(info, style or OptionStyle()))
+    values, unknown = tyro.cli(
+        cast(Any, config_class),
+        prog=prog,
+        description=f"{summary} `--config FILE` (TOML or JSON) gives other defaults.".lstrip(),
+        args=argv,
+        default=default,
+        registry=options,
+        return_unknown_args=True,
+    )
+    if unknown:
+        raise _unknown_option(config_class, unknown, prog)
+    return build(config_class, cast("dict[str, Any]", values))
+
+
+def _options(info: StructTypeInfo, style: OptionStyle) -> StructConstructorSpec | None:
+    """The rule by which tyro reads configs, nested ones included."""
+    import tyro
+    from tyro.constructors import MISSING, StructConstructorSpec, StructFieldSpec
+
+    kind = cast(object, info.type)  # pyright: ignore[reportUnknownMemberType]  # tyro leaves it open
+    if isinstance(kind, type) and issubclass(kind, _Absent):
+        return _absent_options(kind)
+    if not (isinstance(kind, type) and issubclass(kind, Config)):
+        return None
+    fields: list[StructFieldSpec] = []
+    for name, declared in kind.model_fields.items():
+        default: Any = _default(info, name, declared, style)
+        option: Any = declared.annotation
+        if nested := nested_config(option):
+            option, default = (_Absent.of(nested), MISSING) if default is None else (nested, default)
+        if name in style.short:
+            option = Annotated[option, tyro.conf.arg(aliases=[style.short[name]])]
+        if name == style.positional:
+            option = tyro.conf.Positional[Annotated[option, tyro.conf.arg(metavar=name.upper())]]
+        fields.append(StructFieldSpec(name, option, default, helptext=declared.description))
+    return StructConstructorSpec(dict, tuple(fields))
+
+
+class _Absent:
+    """Stands for a nested config that is `None` by default, and exists as soon as one of its options is given."""
+
+    config: type[Config]
+
+    @classmethod
+    def of(cls, config: type[Config]) -> type[_Absent]:
+        return type(config.__name__, (cls,), {"config": config})
+
+
+def _absent_options(kind: type[_Absent]) -> StructConstructorSpec:
+    from tyro.constructors import MISSING, StructConstructorSpec, StructFieldSpec
+
+    def given(**values: Any) -> dict[str, Any] | None:
+        return {name: value for name, value in values.items() if value is not None} or None
+
+    fields: list[StructFieldSpec] = []
+    for name, declared in kind.config.model_fields.items():
+        nested = nested_config(declared.annotation)
+        option: Any = _Absent.of(nested) if nested else Optional[declared.annotation]  # noqa: UP045  # not a literal
+        fields.append(StructFieldSpec(name, option, MISSING if nested else None, helptext=declared.description))
+    return StructConstructorSpec(given, tuple(fields))
+
+
+def _default(info: StructTypeInfo, name: str, field: FieldInfo, style: OptionStyle) -> Any:
+    """From the config file, else from the command, else from the class."""
+    from tyro.constructors import MISSING
+
+    if isinstance(info.default, Config):
+        return getattr(info.default, name)
+    if name in style.defaults:
+        return style.defaults[name]
+    return MISSING if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def _take_config_file(argv: Sequence[str]) -> tuple[list[str], Path | None]:
+    rest, path = list(argv), None
+    for index, token in enumerate(argv):
+        option, _, value = token.partition("=")
+        if option == "--config":
+            value = value or next(iter(argv[index + 1 :]), "")
+            if not value:
+                raise ConfigError("--config needs the path of a TOML or JSON file.")
+            path, width = Path(value), 1 if "=" in token else 2
+            del rest[index : index + width]
+            break
+    return rest, path
+
+
+def _unknown_option(config_class: type[Config], unknown: Sequence[str], prog: str) -> ConfigError:
+    token = next((token for token in unknown if token.startswith("-")), unknown[0])
+    if not token.startswith("-"):
+        return ConfigError(f"Unexpected argument {token!r}: options are written --name value; see {prog} --help.")
+    name = token.partition("=")[0].lstrip("-").replace("-", "_")
+    near = nearest_field(name, list(field_paths(config_class)))
+    hint = near.replace("'", "'--", 1).replace("_", "-") or f" See {prog} --help."
+    return ConfigError(f"Unknown option {token!r}.{hint}")

@@ -1,0 +1,177 @@
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+
+from agent_rl.chat.codec import ChatCodec
+from agent_rl.config import build
+from agent_rl.engine.scripted import ScriptedEngine
+from agent_rl.errors import ConfigError, ModelError, UserError
+from agent_rl.evaluate.harness import EvalConfig, evaluate, model_source, run
+from agent_rl.rollout.agent import OracleAgent, PolicyAgent, RandomAgent
+from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.store.checkpoint import save_checkpoint
+from agent_rl.testing.environments import FaultyEnvironment, GuessNumber
+from agent_rl.testing.tiny import make_model, make_tokenizer
+from agent_rl.types import SamplingParams
+
+LIMITS = RolloutLimits(max_turns=5, max_response_tokens=16, max_context_tokens=512)
+TASKS = GuessNumber.tasks("test", 12, high=20)
+GUESS = f"{GuessNumber.__module__}:GuessNumber"
+
+
+def oracle(environment, key):
+    return OracleAgent(environment)
+
+
+def guess_at_random(environment, key):
+    return RandomAgent(environment, key.turn_seed(0))
+
+
+# --- evaluate -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_the_oracle_is_the_ceiling_and_chance_is_below():
+    best = await evaluate(lambda task: GuessNumber(), TASKS, oracle, limits=LIMITS)
+    chance = await evaluate(lambda task: GuessNumber(), TASKS, guess_at_random, limits=LIMITS, samples=4)
+    assert best.overall.success.value == 1.0
+    assert best.overall.success.low < 1.0
+    assert 0.2 < chance.overall.success.value < 0.9
+    assert list(chance.overall.pass_at) == [1, 2, 4]
+    assert chance.overall.pass_at[4].value > chance.overall.success.value > chance.overall.pass_hat[4].value
+    assert chance.episodes == 48
+    assert chance.tokens == 0
+
+
+@pytest.mark.anyio
+async def test_a_policy_is_scored_the_same_for_any_concurrency():
+    codec = ChatCodec(make_tokenizer(["Guess my number. It is from 0 to 19.", "higher", "lower", "correct"]))
+
+    def respond(request):
+        guess = np.random.default_rng(request.seed).integers(20)
+        return [*codec.encode_rendered(str(guess)).tolist(), codec.stop_token_ids[0]]
+
+    async def score(concurrency):
+        make_agent = partial(policy_agent, ScriptedEngine(respond), codec)
+        return await evaluate(
+            lambda task: GuessNumber(), TASKS, make_agent, limits=LIMITS, samples=4, seed=3, concurrency=concurrency
+        )
+
+    one, many = await score(1), await score(64)
+    assert one.overall == many.overall
+    assert one.tokens == many.tokens > 0
+    assert 0 < one.overall.success.value < 1
+
+
+def policy_agent(engine, codec, environment, key):
+    return PolicyAgent(engine, codec, SamplingParams(), key)
+
+
+@pytest.mark.anyio
+async def test_infrastructure_failures_are_excluded_and_counted():
+    broken = TASKS[:5]
+
+    def environment(task):
+        return FaultyEnvironment(GuessNumber(), {"step": "crash"} if task in broken else {})
+
+    report = await evaluate(environment, TASKS, oracle, limits=LIMITS, samples=2, max_attempts=1)
+    assert report.overall.success.value == 1.0
+    assert (report.overall.tasks, report.overall.episodes) == (7, 14)
+    assert report.failures == {"environment": 10}
+
+
+@pytest.mark.anyio
+async def test_every_task_is_shown_when_it_is_done():
+    seen = []
+    await evaluate(lambda task: GuessNumber(), TASKS, oracle, limits=LIMITS, samples=2, on_group=seen.append)
+    assert sorted(group.task.id for group in seen) == sorted(task.id for task in TASKS)
+    assert all(len(group.trajectories) == 2 for group in seen)
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+def config(**fields) -> EvalConfig:
+    fields = {"environment": GUESS, "tasks": 6, "limits": LIMITS, "environment_options": {"high": 20}} | fields
+    return build(EvalConfig, fields)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """A random policy with 256 positions, fewer than the limits allow."""
+    tokenizer = make_tokenizer(["Guess my number. It is from 0 to 19.", "higher", "lower", "correct"])
+    folder = tmp_path_factory.mktemp("policy")
+    make_model(tokenizer, hidden_size=32, layers=1, heads=1, max_context=256).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_folder_is_evaluated_and_the_result_written(tmp_path, model_folder):
+    output = tmp_path / "report.json"
+    report = run(config(model=str(model_folder), samples=2, temperature=0.7, output=str(output)))
+    assert report.overall.episodes == 12
+    assert report.failures == {}
+    assert report.tokens > 0
+    written = json.loads(output.read_text())
+    assert written["report"] == json.loads(json.dumps(report.to_json()))
+    assert written["config"]["temperature"] == 0.7
+    assert build(EvalConfig, written["config"]) == config(
+        model=str(model_folder), samples=2, temperature=0.7, output=str(output)
+    )
+
+
+def test_references_need_no_model():
+    assert run(config(agent="oracle")).overall.success.value == 1.0
+    assert run(config(agent="random", samples=8)).overall.success.value < 1.0
+
+
+def test_the_seed_chooses_the_tasks():
+    def hidden(seed):
+        groups = []
+        run(config(agent="oracle", seed=seed), on_group=groups.append)
+        return [group.task.data["hidden"] for group in sorted(groups, key=lambda group: group.index)]
+
+    assert hidden(1) == hidden(1) != hidden(2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"agent": "policy"}, "a policy needs a model"),
+        ({"agent": "oracle", "model": "x"}, "uses no model"),
+        ({"agent": "oracle", "temperatur": 0.5}, "Did you mean 'temperature'"),
+        ({"agent": "oracle", "samples": 0}, "samples"),
+        ({"agent": "oracle", "interval": "exact"}, "interval"),
+    ],
+)
+def test_a_bad_config_is_one_clear_sentence(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**fields)
+
+
+def test_a_missing_environment_split_model_or_folder_is_one_clear_sentence(tmp_path):
+    with pytest.raises(UserError, match="Unknown environment"):
+        run(config(environment="gess", agent="oracle"))
+    with pytest.raises(UserError, match="Unknown split 'tset'"):
+        run(config(agent="oracle", split="tset"))
+    with pytest.raises(ModelError, match="no model folder"):
+        run(config(model=str(tmp_path / "nothing")))
+    with pytest.raises(ConfigError, match="its folder does not exist"):
+        run(config(agent="oracle", output=str(tmp_path / "nowhere" / "report.json")))
+
+
+# --- model_source ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_stands_for_the_model_of_its_latest_checkpoint(tmp_path):
+    def export(folder):
+        (folder / "model").mkdir()
+
+    position = {"next_group_index": 0, "weight_version": 0, "seed": 0}
+    first, last = (save_checkpoint(tmp_path, {}, step=step, export=export, **position) for step in (3, 20))
+    assert model_source(str(tmp_path)) == str(last.path / "model")
+    assert model_source(str(first.path)) == str(first.path / "model")
+    assert model_source(str(last.path / "model")) == str(last.path / "model")
+    assert model_source("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"

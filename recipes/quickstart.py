@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import anyio
+import torch
 from pydantic import Field
 from rich.console import Console
 
@@ -51,7 +52,7 @@ class Config(TrainConfig):
     device: str = Field("cpu", description="Where a checkpoint runs, such as cpu or cuda.")
     dtype: str = Field("float32", description="Type of a checkpoint's weights.")
     hard: bool = Field(False, description="Only tasks that need two dependent queries, with four times the steps.")
-    two_query_share: float = Field(0.2, ge=0, le=1, description="Share of tasks that need two dependent queries.")
+    two_query_share: float = Field(0.12, ge=0, le=1, description="Share of tasks that need two dependent queries.")
     control: Literal["none", "shuffled_rewards", "supervised_only"] = Field(
         "none", description="Show that the gain is RL's: shuffle rewards inside groups, or only go on imitating."
     )
@@ -61,9 +62,10 @@ class Config(TrainConfig):
         description="Imitation before RL.",
     )
     learner: LearnerConfig = Field(
-        LearnerConfig(learning_rate=5e-4, warmup_steps=20, minibatches=4, betas=(0.9, 0.95)),
+        LearnerConfig(learning_rate=1e-3, schedule="linear", warmup_steps=20, minibatches=4, betas=(0.9, 0.95)),
         description="Loss and optimiser of RL.",
     )
+    threads: int = Field(1, ge=1, description="Threads of one matrix product on the CPU; a tiny model needs only one.")
     eval_tasks: int = Field(256, ge=1, description="Held-out tasks that every agent is measured on.")
     run_dir: Path | None = Field(None, description="The run's folder; none: a new one under runs/.")
     resume: bool = Field(False, description="Go on with the run in run_dir, or with the latest one.")
@@ -77,6 +79,7 @@ def main(config: Config) -> None:
     if config.hard:
         config = config.model_copy(update={"hard": False, "two_query_share": 1.0, "steps": 4 * config.steps})
     folder = open_run(config, "quickstart", config.run_dir, resume=config.resume, free=("run_dir", "resume", "steps"))
+    torch.set_num_threads(config.threads)
     anyio.run(_run, config, folder, Console())
 
 

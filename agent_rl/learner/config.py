@@ -34,7 +34,7 @@ class LearnerConfig(Config):
     schedule: Schedule = Field("constant", description="Learning rate after the warm-up.")
     warmup_steps: int = Field(0, ge=0, description="Optimizer steps of linear warm-up.")
     total_steps: int | None = Field(
-        None, ge=1, description="Optimizer step at which linear and cosine reach 0; they need it."
+        None, ge=1, description="Optimizer step at which linear and cosine reach 0; none: the end of the run."
     )
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices; biases and norms have none.")

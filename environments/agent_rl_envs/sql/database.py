@@ -95,7 +95,7 @@ def _explain(error: BaseException | None, timeout_s: float) -> ToolError:
     text = str(error)
     if text == "interrupted":
         return QueryTimeout(f"The query was stopped: it ran longer than {timeout_s:g} s.")
-    if "not authorized" in text or "prohibited" in text:
+    if any(word in text for word in ("not authorized", "authorization denied", "prohibited")):
         return ToolError(f"Refused ({text}): the database is read-only and only SELECT is allowed.")
     return ToolError(f"SQL error: {text}")
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from agent_rl.concurrency import collect
 from agent_rl.engine import GenerationRequest
-from agent_rl.engine.local import LocalEngine
+from agent_rl.engine.local import LocalEngine, scheduler
 from agent_rl.engine.local.scheduler import Scheduler
 from agent_rl.errors import ConfigError, ModelError
 from agent_rl.types import FinishReason, SamplingParams
@@ -62,6 +62,27 @@ async def test_abort_of_a_waiting_request_returns_nothing_sampled(qwen3: PreTrai
         assert (late.finish_reason, len(late.token_ids_R)) == (FinishReason.ABORT, 0)
         assert len(late.logprobs_R) == len(late.weight_versions_R) == 0
         assert engine.stats.aborted == 2
+
+
+async def test_nobody_waits_for_a_prefill_that_was_aborted(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sibling waits while another computes their common prompt; when that is aborted half-way, it goes on itself."""
+    monkeypatch.setattr(scheduler, "_PREFILL_TOKENS", 16)
+
+    async def stop() -> None:
+        await until(lambda: engine.stats.prefill_tokens > 0)
+        await engine.abort("first")
+
+    async with engine:
+        calls = [
+            lambda name=name: engine.generate(request(name, prompt=500, max_tokens=2)) for name in ("first", "second")
+        ]
+        with anyio.fail_after(20):
+            first, second, _ = await collect([*calls, stop])
+        assert (first.finish_reason, len(first.token_ids_R)) == (FinishReason.ABORT, 0)
+        assert len(second.token_ids_R) == 2
+        assert engine.stats.copied_tokens + engine.stats.prefill_tokens >= 500
 
 
 async def test_cancellation_frees_the_row(engine: LocalEngine) -> None:

@@ -83,6 +83,10 @@ async def test_rewritten_history_keeps_the_common_prefix(qwen3: PreTrainedModel)
         generation = await engine.generate(request("a", rewritten_T, max_tokens=10))
         assert engine.stats.reused_tokens - before.reused_tokens == 25
         assert engine.stats.prefill_tokens - before.prefill_tokens == len(rewritten_T) - 25
+        before = engine.stats
+        again = await engine.generate(request("a", rewritten_T, max_tokens=10))  # the same prompt once more: a retry
+        assert engine.stats.prefill_tokens - before.prefill_tokens == 1
+        assert again.token_ids_R.tolist() == generation.token_ids_R.tolist()
     expected = trained_logprobs(qwen3, rewritten_T, generation.token_ids_R, 1.0)
     assert np.abs(expected - generation.logprobs_R).max() < 1e-4
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ async def collect(functions: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
 
 
 @asynccontextmanager
-async def shielded(timeout_s: float) -> AsyncIterator[None]:
+async def shielded(timeout_s: float) -> AsyncGenerator[None, None]:
     """Finish teardown under cancellation, but never wait longer than `timeout_s`."""
     with anyio.move_on_after(timeout_s, shield=True):
         yield

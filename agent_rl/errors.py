@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from agent_rl.types import Failure, Owner
@@ -95,7 +95,7 @@ class GraderFailure(RolloutFailure):
 
 
 @contextmanager
-def boundary(failure: type[RolloutFailure], stage: str) -> Iterator[None]:
+def boundary(failure: type[RolloutFailure], stage: str) -> Generator[None, None, None]:
     """Attribute whatever escapes from foreign code to its owner.
 
     `RolloutFailure` and `ToolError` pass unchanged (the inner code knew better), so do cancellation and `UserError`.

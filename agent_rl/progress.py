@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ SMOOTHING = 0.7
 
 
 @contextmanager
-def training_progress(console: Console, steps: int, label: str = "training") -> Iterator[Callable[[StepReport], None]]:
+def training_progress(
+    console: Console, steps: int, label: str = "training"
+) -> Generator[Callable[[StepReport], None], None, None]:
     """A live bar with reward, tool errors and speed; pass what it yields to `train(on_step=...)`."""
     smoothed: float | None = None
     with _bar(console) as bar:
@@ -37,7 +39,7 @@ def training_progress(console: Console, steps: int, label: str = "training") -> 
 
 
 @contextmanager
-def counting_progress(console: Console, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+def counting_progress(console: Console, label: str, total: int) -> Generator[Callable[[int, str], None], None, None]:
     """A live bar; call what it yields with how many are done and a note."""
     with _bar(console) as bar:
         task = bar.add_task(label, total=total, note="")

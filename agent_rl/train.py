@@ -48,26 +48,36 @@ if TYPE_CHECKING:
 class TrainConfig(Config):
     """What one training run does with the model and the environment that it is given."""
 
-    steps: int = Field(100, ge=1, description="Training steps, one batch of groups each.")
-    groups_per_batch: int = Field(32, ge=1, description="Groups in one batch.")
-    group_size: int = Field(8, ge=1, description="Episodes of one task.")
-    max_staleness: int = Field(0, ge=0, description="Steps that a group may lag behind; 0 is the synchronous trainer.")
-    refills_per_batch: int = Field(
-        0, ge=0, description="Groups without learning signal that are replaced in each batch (DAPO's dynamic sampling)."
+    steps: int = Field(default=100, ge=1, description="Training steps, one batch of groups each.")
+    groups_per_batch: int = Field(default=32, ge=1, description="Groups in one batch.")
+    group_size: int = Field(default=8, ge=1, description="Episodes of one task.")
+    max_staleness: int = Field(
+        default=0, ge=0, description="Steps that a group may lag behind; 0 is the synchronous trainer."
     )
-    estimator: str = Field("grpo", description="Credit: grpo, dr_grpo (no std) or rloo.")
-    aggregation: Aggregation = Field("token_mean", description="What weighs the same in the loss: tokens or episodes.")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature of rollouts.")
-    tool_parser: str = Field("hermes", description="Format of tool calls, by vLLM's name of the parser.")
-    max_concurrent_episodes: int = Field(256, ge=1, description="Episodes in flight; rows of the local engine.")
-    max_attempts: int = Field(3, ge=1, description="Attempts at an episode that infrastructure failures end.")
+    refills_per_batch: int = Field(
+        default=0,
+        ge=0,
+        description="Groups without learning signal that are replaced in each batch (DAPO's dynamic sampling).",
+    )
+    estimator: str = Field(default="grpo", description="Credit: grpo, dr_grpo (no std) or rloo.")
+    aggregation: Aggregation = Field(
+        default="token_mean", description="What weighs the same in the loss: tokens or episodes."
+    )
+    temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of rollouts.")
+    tool_parser: str = Field(default="hermes", description="Format of tool calls, by vLLM's name of the parser.")
+    max_concurrent_episodes: int = Field(default=256, ge=1, description="Episodes in flight; rows of the local engine.")
+    max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
     limits: RolloutLimits = Field(default_factory=RolloutLimits, description="Limits of one episode.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
-    deterministic: bool = Field(False, description="Batch-invariant engine: slower, the same samples under any load.")
-    checkpoint_every: int = Field(20, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(2, ge=1, description="Checkpoints that stay on disk.")
-    wandb_project: str | None = Field(None, description="Log to this Weights & Biases project (needs the extra wandb).")
-    seed: int = Field(0, ge=0, description="Key of every random stream of the run.")
+    deterministic: bool = Field(
+        default=False, description="Batch-invariant engine: slower, the same samples under any load."
+    )
+    checkpoint_every: int = Field(default=20, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints that stay on disk.")
+    wandb_project: str | None = Field(
+        default=None, description="Log to this Weights & Biases project (needs the extra wandb)."
+    )
+    seed: int = Field(default=0, ge=0, description="Key of every random stream of the run.")
 
 
 @dataclass(frozen=True, slots=True)

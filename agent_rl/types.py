@@ -91,7 +91,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What became of one tool call. `error` names the model's mistake or a timeout; `content` is what the model reads."""
+    """What became of one tool call. `error` names the model's mistake or a timeout; the model reads `content`."""
 
     call: ToolCall
     content: str

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 class WarmStartConfig(Config):
     """How long and how fast to imitate."""
 
-    demonstrations: int = Field(1500, ge=1, description="Episodes of the demonstrator.")
-    batch_rows: int = Field(16, ge=1, description="Demonstrations in one optimizer step.")
-    max_steps: int = Field(800, ge=1, description="Optimizer steps at most.")
-    check_every: int = Field(50, ge=1, description="Steps between looks at the policy's behaviour.")
-    check_episodes: int = Field(128, ge=1, description="Episodes in one look.")
-    stop_at: float = Field(0.9, gt=0, description="Stop when success reaches this share of the demonstrator's.")
-    max_tool_errors: float = Field(0.1, ge=0, description="... and tool errors per episode are at most this.")
+    demonstrations: int = Field(default=1500, ge=1, description="Episodes of the demonstrator.")
+    batch_rows: int = Field(default=16, ge=1, description="Demonstrations in one optimizer step.")
+    max_steps: int = Field(default=800, ge=1, description="Optimizer steps at most.")
+    check_every: int = Field(default=50, ge=1, description="Steps between looks at the policy's behaviour.")
+    check_episodes: int = Field(default=128, ge=1, description="Episodes in one look.")
+    stop_at: float = Field(default=0.9, gt=0, description="Stop when success reaches this share of the demonstrator's.")
+    max_tool_errors: float = Field(default=0.1, ge=0, description="... and tool errors per episode are at most this.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Optimiser of the imitation.")
 
 

@@ -47,30 +47,40 @@ START = "start"  # the policy that reinforcement learning starts from, in the ru
 class Config(TrainConfig):
     """Train an agent that looks at a database's schema, queries it and answers."""
 
-    model: str | None = Field(None, description="Hub id or folder of a checkpoint; none: a tiny model made here.")
-    hidden_size: int = Field(64, ge=32, description="Width of the tiny model.")
-    device: str = Field("cpu", description="Where a checkpoint runs, such as cpu or cuda.")
-    dtype: str = Field("float32", description="Type of a checkpoint's weights.")
-    hard: bool = Field(False, description="Only tasks that need two dependent queries, with four times the steps.")
-    two_query_share: float = Field(0.12, ge=0, le=1, description="Share of tasks that need two dependent queries.")
-    control: Literal["none", "shuffled_rewards", "supervised_only"] = Field(
-        "none", description="Show that the gain is RL's: shuffle rewards inside groups, or only go on imitating."
+    model: str | None = Field(
+        default=None, description="Hub id or folder of a checkpoint; none: a tiny model made here."
     )
-    control_s: float = Field(120.0, gt=0, description="How long the control supervised_only imitates.")
+    hidden_size: int = Field(default=64, ge=32, description="Width of the tiny model.")
+    device: str = Field(default="cpu", description="Where a checkpoint runs, such as cpu or cuda.")
+    dtype: str = Field(default="float32", description="Type of a checkpoint's weights.")
+    hard: bool = Field(
+        default=False, description="Only tasks that need two dependent queries, with four times the steps."
+    )
+    two_query_share: float = Field(
+        default=0.12, ge=0, le=1, description="Share of tasks that need two dependent queries."
+    )
+    control: Literal["none", "shuffled_rewards", "supervised_only"] = Field(
+        default="none",
+        description="Show that the gain is RL's: shuffle rewards inside groups, or only go on imitating.",
+    )
+    control_s: float = Field(default=120.0, gt=0, description="How long the control supervised_only imitates.")
     warm_start: WarmStartConfig = Field(
-        WarmStartConfig(learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95))),
+        default=WarmStartConfig(learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95))),
         description="Imitation before RL.",
     )
     learner: LearnerConfig = Field(
-        LearnerConfig(learning_rate=1e-3, schedule="linear", warmup_steps=20, minibatches=4, betas=(0.9, 0.95)),
+        default=LearnerConfig(learning_rate=1e-3, schedule="linear", warmup_steps=20, minibatches=4, betas=(0.9, 0.95)),
         description="Loss and optimiser of RL.",
     )
-    threads: int = Field(1, ge=1, description="Threads of one matrix product on the CPU; a tiny model needs only one.")
-    eval_tasks: int = Field(256, ge=1, description="Held-out tasks that every agent is measured on.")
-    run_dir: Path | None = Field(None, description="The run's folder; none: a new one under runs/.")
-    resume: bool = Field(False, description="Go on with the run in run_dir, or with the latest one.")
+    threads: int = Field(
+        default=1, ge=1, description="Threads of one matrix product on the CPU; a tiny model needs only one."
+    )
+    eval_tasks: int = Field(default=256, ge=1, description="Held-out tasks that every agent is measured on.")
+    run_dir: Path | None = Field(default=None, description="The run's folder; none: a new one under runs/.")
+    resume: bool = Field(default=False, description="Go on with the run in run_dir, or with the latest one.")
     limits: RolloutLimits = Field(
-        RolloutLimits(max_turns=6, max_response_tokens=48, max_context_tokens=512), description="Limits of one episode."
+        default=RolloutLimits(max_turns=6, max_response_tokens=48, max_context_tokens=512),
+        description="Limits of one episode.",
     )
 
 

@@ -13,31 +13,40 @@ from agent_rl.learner.schedule import Schedule
 class LoraConfig(Config):
     """Low-rank adapters (arXiv:2106.09685) instead of full fine-tuning; a learning rate about 10x higher suits them."""
 
-    rank: int = Field(16, ge=1, description="Rank of the adapters.")
-    alpha: float = Field(32.0, gt=0, description="The adapters' output is scaled by alpha / rank.")
-    targets: tuple[str, ...] = Field((), description="Linear layers to adapt, such as q_proj; empty: all but the head.")
+    rank: int = Field(default=16, ge=1, description="Rank of the adapters.")
+    alpha: float = Field(default=32.0, gt=0, description="The adapters' output is scaled by alpha / rank.")
+    targets: tuple[str, ...] = Field(
+        default=(), description="Linear layers to adapt, such as q_proj; empty: all but the head."
+    )
 
 
 class LearnerConfig(Config):
     """How rows become weights."""
 
-    loss: str = Field("ppo_clip", description="Policy loss.")
-    clip_low: float = Field(0.2, ge=0, lt=1, description="Ratios are clipped below 1 - clip_low.")
-    clip_high: float = Field(0.28, ge=0, description="Ratios are clipped above 1 + clip_high.")
+    loss: str = Field(default="ppo_clip", description="Policy loss.")
+    clip_low: float = Field(default=0.2, ge=0, lt=1, description="Ratios are clipped below 1 - clip_low.")
+    clip_high: float = Field(default=0.28, ge=0, description="Ratios are clipped above 1 + clip_high.")
     old_logprobs: Literal["rollout", "recompute"] = Field(
-        "rollout", description="Ratios against the sampler's log-probs, or the learner's own before the first update."
+        default="rollout",
+        description="Ratios against the sampler's log-probs, or the learner's own before the first update.",
     )
-    minibatches: int = Field(1, ge=1, description="Optimizer steps per pass over a batch.")
-    epochs: int = Field(1, ge=1, description="Passes over a batch.")
-    token_budget: int = Field(8192, ge=1, description="Tokens forwarded at once; bounds memory, not the gradient.")
-    learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate of AdamW.")
-    schedule: Schedule = Field("constant", description="Learning rate after the warm-up.")
-    warmup_steps: int = Field(0, ge=0, description="Optimizer steps of linear warm-up.")
+    minibatches: int = Field(default=1, ge=1, description="Optimizer steps per pass over a batch.")
+    epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
+    token_budget: int = Field(
+        default=8192, ge=1, description="Tokens forwarded at once; bounds memory, not the gradient."
+    )
+    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW.")
+    schedule: Schedule = Field(default="constant", description="Learning rate after the warm-up.")
+    warmup_steps: int = Field(default=0, ge=0, description="Optimizer steps of linear warm-up.")
     total_steps: int | None = Field(
-        None, ge=1, description="Optimizer step at which linear and cosine reach 0; none: the end of the run."
+        default=None, ge=1, description="Optimizer step at which linear and cosine reach 0; none: the end of the run."
     )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's decay rates.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices; biases and norms have none.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this L2 norm.")
-    autocast: bool = Field(False, description="Matrix products in bf16; weights and optimizer keep the model's dtype.")
-    lora: LoraConfig | None = Field(None, description="Train low-rank adapters instead of all weights.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="AdamW's decay rates.")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Decoupled decay of matrices; biases and norms have none."
+    )
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are scaled down to this L2 norm.")
+    autocast: bool = Field(
+        default=False, description="Matrix products in bf16; weights and optimizer keep the model's dtype."
+    )
+    lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")

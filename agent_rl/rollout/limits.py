@@ -27,15 +27,19 @@ class RolloutLimits(Config):
     allows at least one generation and one step: a first turn that hangs is a failure with an owner, not a truncation.
     """
 
-    max_turns: int = Field(16, ge=1, description="Actions of the model.")
-    max_response_tokens: int = Field(1024, ge=1, description="Sampled tokens of one turn.")
-    max_context_tokens: int = Field(16384, ge=2, description="Tokens of the context, prompt and responses together.")
-    max_tool_calls: int | None = Field(None, ge=0, description="Tool calls of the whole episode.")
-    setup_timeout_s: float = Field(60.0, gt=0, description="Deadline of the environment's reset.")
-    generation_timeout_s: float = Field(300.0, gt=0, description="Deadline of one response.")
-    step_timeout_s: float = Field(60.0, gt=0, description="Deadline of one step of the environment, all its tools.")
-    episode_timeout_s: float = Field(900.0, gt=0, description="Wall clock of the episode after its setup.")
-    close_timeout_s: float = Field(10.0, gt=0, description="How long the release of an episode may take.")
+    max_turns: int = Field(default=16, ge=1, description="Actions of the model.")
+    max_response_tokens: int = Field(default=1024, ge=1, description="Sampled tokens of one turn.")
+    max_context_tokens: int = Field(
+        default=16384, ge=2, description="Tokens of the context, prompt and responses together."
+    )
+    max_tool_calls: int | None = Field(default=None, ge=0, description="Tool calls of the whole episode.")
+    setup_timeout_s: float = Field(default=60.0, gt=0, description="Deadline of the environment's reset.")
+    generation_timeout_s: float = Field(default=300.0, gt=0, description="Deadline of one response.")
+    step_timeout_s: float = Field(
+        default=60.0, gt=0, description="Deadline of one step of the environment, all its tools."
+    )
+    episode_timeout_s: float = Field(default=900.0, gt=0, description="Wall clock of the episode after its setup.")
+    close_timeout_s: float = Field(default=10.0, gt=0, description="How long the release of an episode may take.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

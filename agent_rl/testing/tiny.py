@@ -111,12 +111,18 @@ def make_model(
         max_position_embeddings=max_context,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=_token_id(tokenizer, END_OF_TURN),
+        pad_token_id=_token_id(tokenizer, PADDING),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen3ForCausalLM(config).eval()
+
+
+def _token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(token_id, int)
+    return token_id
 
 
 def render_episode(episode: Trajectory, tools: Sequence[Tool]) -> str:

@@ -7,7 +7,7 @@ The reward is 1 if the answer equals the one that the generator computed from th
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import anyio
@@ -102,7 +102,7 @@ class SqlEnvironment(ToolEnvironment):
         """Like the oracle, but with any of the plausible queries."""
         return self._next_action(lambda choice: int(rng.integers(len(choice.queries))))
 
-    def _next_action(self, choose: Any) -> Message:
+    def _next_action(self, choose: Callable[[Choice], int]) -> Message:
         assert self._problem is not None
         done = len(self._read)
         if done == 0:

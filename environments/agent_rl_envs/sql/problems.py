@@ -20,24 +20,75 @@ T = TypeVar("T")
 Row: TypeAlias = tuple[int | str, ...]
 
 PLACES = tuple(
-    "harbor garden tower market forest valley bridge castle island desert meadow station temple museum library village".split()
+    [
+        "harbor",
+        "garden",
+        "tower",
+        "market",
+        "forest",
+        "valley",
+        "bridge",
+        "castle",
+        "island",
+        "desert",
+        "meadow",
+        "station",
+        "temple",
+        "museum",
+        "library",
+        "village",
+    ]
 )
-COLUMNS = tuple("weight age price length height width depth speed power score volume cost debt profit stock size".split())
-LISTS = tuple("places sites branches venues stops towns areas posts".split())
+COLUMNS = tuple(
+    [
+        "weight",
+        "age",
+        "price",
+        "length",
+        "height",
+        "width",
+        "depth",
+        "speed",
+        "power",
+        "score",
+        "volume",
+        "cost",
+        "debt",
+        "profit",
+        "stock",
+        "size",
+    ]
+)
+LISTS = tuple(["places", "sites", "branches", "venues", "stops", "towns", "areas", "posts"])
 
-PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("MIN({column})", ("the smallest {column}", "the lowest {column}")),
-    ("MAX({column})", ("the largest {column}", "the highest {column}")),
-    ("SUM({column})", ("the total {column}", "the combined {column}")),
-    ("COUNT(DISTINCT {column})", ("the number of different {column} values", "the count of distinct {column} values")),
+WORDS: tuple[tuple[str, tuple[str, str]], ...] = (
+    ("MIN", ("smallest", "lowest")),
+    ("MAX", ("largest", "highest")),
+    ("SUM", ("total", "combined")),
 )
-FRAMES = ("Find {phrase}", "Report {phrase}", "Give me {phrase}")
+VERBS = ("Find", "Report", "Compute")
 ENDS = (("ASC", "oldest"), ("DESC", "newest"))
-AGGREGATES: tuple[Callable[[Sequence[int]], int], ...] = (min, max, sum, lambda values: len(set(values)))
+AGGREGATES: tuple[Callable[[Sequence[int]], int], ...] = (min, max, sum)
 
 KEYWORDS = tuple(
-    "smallest lowest largest highest total combined number count oldest newest MIN MAX SUM COUNT ASC DESC "
-    "Find Report Give".split()
+    [
+        "smallest",
+        "lowest",
+        "largest",
+        "highest",
+        "total",
+        "combined",
+        "oldest",
+        "newest",
+        "MIN",
+        "MAX",
+        "SUM",
+        "ASC",
+        "DESC",
+        "Find",
+        "Report",
+        "Compute",
+    ]
 )
 VOCABULARY = (*PLACES, *COLUMNS, *LISTS, *KEYWORDS)
 """The words that a question turns on; a tokenizer made for this environment keeps each of them whole."""
@@ -78,20 +129,21 @@ def make_problem(rng: np.random.Generator, *, test: bool, two_queries: bool) -> 
     """A new problem. A pair of place and column belongs to either the test or the training split, never to both."""
     column, *others = _pick(rng, COLUMNS, 2)
     place = _pick(rng, tuple(p for p in PLACES if _is_test(p, column) is test), 1)[0]
-    aggregate = int(rng.integers(len(PHRASES)))
-    expression, phrases = PHRASES[aggregate]
-    subject = _pick(rng, phrases, 1)[0].format(column=column)
-    question = _pick(rng, FRAMES, 1)[0].format(phrase=subject)
+    aggregate = int(rng.integers(len(WORDS)))
+    subject = f"{_pick(rng, WORDS[aggregate][1], 1)[0]} {column}"
+    question = f"{_pick(rng, VERBS, 1)[0]} the {subject}"
     numbers = _numbers(rng, place, [column, *others])
     position = [name for name, _ in numbers.columns].index(column)
     answer = str(AGGREGATES[aggregate]([int(row[position]) for row in numbers.rows]))
     source = "{found}" if two_queries else place
-    aggregates = tuple(f"SELECT {e.format(column=column)} FROM {source}" for e, _ in PHRASES)
+    aggregates = tuple(f"SELECT {function}({column}) FROM {source}" for function, _ in WORDS)
     choice = Choice(subject, aggregates, aggregate)
     if not two_queries:
         return Problem((numbers,), f"{question}.", answer, (choice,))
     listing, end, first = _listing(rng, place)
-    others = [_numbers(rng, str(name), [name for name, _ in numbers.columns]) for name, _ in listing.rows if name != place]
+    others = [
+        _numbers(rng, str(name), [name for name, _ in numbers.columns]) for name, _ in listing.rows if name != place
+    ]
     tables = (listing, *sorted([numbers, *others], key=lambda table: table.name))
     return Problem(tables, f"{question} at the {end} place.", answer, (first, choice))
 
@@ -122,4 +174,4 @@ def _listing(rng: np.random.Generator, place: str) -> tuple[Table, str, Choice]:
     table = Table(name, (("place", "TEXT"), ("year", "INTEGER")), tuple(rows))
     queries = tuple(f"SELECT place FROM {name} ORDER BY year {end} LIMIT 1" for end, _ in ENDS)
     word = ENDS[right][1]
-    return table, word, Choice(f"the {word} place", queries, right)
+    return table, word, Choice(f"{word} place", queries, right)

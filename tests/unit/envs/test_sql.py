@@ -194,4 +194,4 @@ async def test_random_actions_are_well_formed_and_vary(task: Task) -> None:
     await environment.step(call("schema"))
     rng = np.random.default_rng(0)
     chosen = {environment.random_action(rng).tool_calls[0].arguments["sql"] for _ in range(60)}
-    assert len(chosen) == 4
+    assert len(chosen) == 3

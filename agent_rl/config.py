@@ -22,7 +22,12 @@ from agent_rl.errors import ConfigError
 C = TypeVar("C", bound="Config")
 
 
-class Config(BaseModel):
+@typing.dataclass_transform(kw_only_default=True, frozen_default=True)
+class _ConfigType(type(BaseModel)):
+    """Tells type checkers that `Field(3, ...)` is a default: by pydantic's own declaration only `default=3` is one."""
+
+
+class Config(BaseModel, metaclass=_ConfigType):
     """Base of all configuration: declare fields with `Field(default, description=...)`, nest other configs freely."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())

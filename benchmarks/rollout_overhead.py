@@ -36,7 +36,10 @@ from agent_rl.testing.tiny import make_tokenizer
 from agent_rl.types import Group, SamplingParams
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"amount": 1}}\n</tool_call>'
-RESULT = "<|im_end|>\n<|im_start|>user\n<tool_response>\nThe total is 7.\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+RESULT = (
+    "<|im_end|>\n<|im_start|>user\n<tool_response>\nThe total is 7.\n</tool_response>"
+    "<|im_end|>\n<|im_start|>assistant\n"
+)
 GROUP_SIZE = 8
 TURNS_MEASURED = 20_000
 GOAL_US = 100

@@ -64,6 +64,9 @@ class Config(TrainConfig):
         description="Show that the gain is RL's: shuffle rewards inside groups, or only go on imitating.",
     )
     control_s: float = Field(default=120.0, gt=0, description="How long the control supervised_only imitates.")
+    max_staleness: int = Field(
+        default=1, ge=0, description="Steps that a group may lag behind; 1 rolls out while the learner works."
+    )
     warm_start: WarmStartConfig = Field(
         default=WarmStartConfig(learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95))),
         description="Imitation before RL.",

@@ -4,8 +4,8 @@ Every word that a question or a table uses comes from a fixed list, but the data
 every problem. Knows nothing of SQLite, tools or messages.
 
 A one-query problem asks for an aggregate of a column; which table holds it is only in the schema. A two-query problem
-asks for the oldest or newest place: places are rows of one table, and each has a table of its own, so that its name must
-be read before the second query can be written.
+asks for it at the oldest or newest place: places are rows of one table, and each has a table of its own, so that its
+name must be read before the second query can be written.
 """
 
 from __future__ import annotations
@@ -20,46 +20,13 @@ T = TypeVar("T")
 Row: TypeAlias = tuple[int | str, ...]
 
 PLACES = tuple(
-    [
-        "harbor",
-        "garden",
-        "tower",
-        "market",
-        "forest",
-        "valley",
-        "bridge",
-        "castle",
-        "island",
-        "desert",
-        "meadow",
-        "station",
-        "temple",
-        "museum",
-        "library",
-        "village",
-    ]
+    "harbor garden tower market forest valley bridge castle island desert meadow station temple museum library "
+    "village".split()
 )
 COLUMNS = tuple(
-    [
-        "weight",
-        "age",
-        "price",
-        "length",
-        "height",
-        "width",
-        "depth",
-        "speed",
-        "power",
-        "score",
-        "volume",
-        "cost",
-        "debt",
-        "profit",
-        "stock",
-        "size",
-    ]
+    "weight age price length height width depth speed power score volume cost debt profit stock size".split()
 )
-LISTS = tuple(["places", "sites", "branches", "venues", "stops", "towns", "areas", "posts"])
+LISTS = tuple("places sites branches venues stops towns areas posts".split())
 
 WORDS: tuple[tuple[str, tuple[str, str]], ...] = (
     ("MIN", ("smallest", "lowest")),
@@ -71,24 +38,7 @@ ENDS = (("ASC", "oldest"), ("DESC", "newest"))
 AGGREGATES: tuple[Callable[[Sequence[int]], int], ...] = (min, max, sum)
 
 KEYWORDS = tuple(
-    [
-        "smallest",
-        "lowest",
-        "largest",
-        "highest",
-        "total",
-        "combined",
-        "oldest",
-        "newest",
-        "MIN",
-        "MAX",
-        "SUM",
-        "ASC",
-        "DESC",
-        "Find",
-        "Report",
-        "Compute",
-    ]
+    "smallest lowest largest highest total combined oldest newest MIN MAX SUM ASC DESC Find Report Compute".split()
 )
 VOCABULARY = (*PLACES, *COLUMNS, *LISTS, *KEYWORDS)
 """The words that a question turns on; a tokenizer made for this environment keeps each of them whole."""

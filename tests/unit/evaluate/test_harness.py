@@ -76,7 +76,11 @@ async def test_infrastructure_failures_are_excluded_and_counted():
     def environment(task):
         return FaultyEnvironment(GuessNumber(), {"step": "crash"} if task in broken else {})
 
-    report = await evaluate(environment, TASKS, oracle, limits=LIMITS, samples=2, max_attempts=1)
+    groups = []
+    report = await evaluate(
+        environment, TASKS, oracle, limits=LIMITS, samples=2, max_attempts=1, on_group=groups.append
+    )
+    assert {episode.attempts for group in groups for episode in group.trajectories} == {1}
     assert report.overall.success.value == 1.0
     assert (report.overall.tasks, report.overall.episodes) == (7, 14)
     assert report.failures == {"environment": 10}
@@ -120,6 +124,21 @@ def test_a_model_folder_is_evaluated_and_the_result_written(tmp_path, model_fold
     assert build(EvalConfig, written["config"]) == config(
         model=str(model_folder), samples=2, temperature=0.7, output=str(output)
     )
+
+
+@pytest.mark.parametrize(("temperature", "distinct"), [(0.0, 1), (1.0, 4)])
+def test_the_policy_samples_at_the_temperature(model_folder, temperature, distinct):
+    groups = []
+    run(config(model=str(model_folder), tasks=1, samples=4, temperature=temperature), on_group=groups.append)
+    rows = {episode.segments[0].token_ids_T.tobytes() for episode in groups[0].trajectories}
+    assert len(rows) == distinct
+
+
+def test_threshold_and_interval_reach_the_score():
+    assert run(config(agent="oracle", success_threshold=1.5)).overall.success.value == 0.0
+    analytic, bootstrap = (run(config(agent="random", samples=4, interval=i)) for i in ("analytic", "bootstrap"))
+    assert analytic.overall.success.value == pytest.approx(bootstrap.overall.success.value)
+    assert analytic.overall.success != bootstrap.overall.success
 
 
 def test_references_need_no_model():

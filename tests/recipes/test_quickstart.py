@@ -1,0 +1,99 @@
+"""The quickstart at small scale: the files of a run, both controls, resume, a checkpoint instead of the tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent_rl.cli import load_recipe, main
+from agent_rl.store.journal import Journal
+from agent_rl.types import FinishReason, Group, Message, StopReason, Task, Trajectory, Turn
+
+RECIPE = load_recipe("quickstart")
+SMALL = [
+    *("--steps", "2", "--groups-per-batch", "4", "--group-size", "4", "--eval-tasks", "12"),
+    *("--warm-start.demonstrations", "60", "--warm-start.max-steps", "20", "--warm-start.check-every", "10"),
+    *("--warm-start.check-episodes", "8", "--checkpoint-every", "1"),
+]
+
+
+def train(folder: Path, *options: str) -> dict[str, Any]:
+    assert main(["train", "quickstart", "--run-dir", str(folder), *SMALL, *options]) == 0
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    for name in ("success_before", "success_after", "random", "oracle"):
+        assert report[name]["low"] <= report[name]["value"] <= report[name]["high"]
+    assert report["oracle"]["value"] == 1.0
+    assert report["steps"] == 2
+    assert report["tokens"] > 0
+    assert report["wall_s"] > 0
+    assert report["seed"] == 0
+    for name in ("config.json", "transcript_before.md", "transcript_after.md", "start/config.json"):
+        assert (finished / name).is_file(), name
+    assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert len((finished / "metrics.jsonl").read_text().splitlines()) == 2
+    assert list((finished / "tensorboard").iterdir())
+    with Journal(finished / "store.db") as journal:
+        assert [step for step, _ in journal.consumed()] == [1, 2]
+
+
+@pytest.mark.slow
+def test_the_run_folder_is_a_model_to_evaluate_and_to_train_on(finished: Path, tmp_path: Path, capsys: Any) -> None:
+    assert main(["eval", "sql", "--model", str(finished), "-n", "4", "-r", "2"]) == 0
+    assert "pass@2" in capsys.readouterr().out
+    report = train(tmp_path / "more", "--model", str(finished / "start"))
+    assert report["steps"] == 2
+
+
+@pytest.mark.slow
+def test_resume_continues_and_a_used_folder_is_refused(finished: Path, capsys: Any) -> None:
+    again = ["train", "quickstart", "--run-dir", str(finished), *SMALL]
+    assert main(again) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert main([*again, "--resume", "--steps", "3"]) == 0
+    assert len((finished / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["shuffled_rewards", "supervised_only"])
+def test_controls_run_in_place_of_learning(tmp_path: Path, control: str) -> None:
+    report = train(tmp_path / "run", "--control", control, "--control-s", "2")
+    assert report["control"] == control
+    assert (report["tokens"] == 0) == (control == "supervised_only")
+
+
+def _episode(member: int, reward: float) -> Trajectory:
+    turns = [
+        Turn(i, 0, 0, 0, Message("assistant", "x"), (), r, {}, (), FinishReason.STOP)
+        for i, r in enumerate((0.0, reward))
+    ]
+    return Trajectory(Task("t", ()), 0, member, 0, (), (), tuple(turns), StopReason.TERMINATED)
+
+
+def test_shuffled_rewards_say_nothing_about_the_episode_but_keep_their_distribution() -> None:
+    from agent_rl_recipe_quickstart import shuffle_rewards  # pyright: ignore[reportMissingImports]
+
+    same = 0
+    for index in range(200):
+        rewards = [float(i < 3) for i in range(8)]
+        group = Group(index, Task("t", ()), tuple(_episode(i, reward) for i, reward in enumerate(rewards)))
+        shuffled = [episode.reward for episode in shuffle_rewards(group).trajectories]
+        assert sorted(shuffled) == sorted(rewards)
+        same += int(np.sum(np.equal(shuffled, rewards)))
+    expected = (3 / 8) ** 2 + (5 / 8) ** 2  # what independence gives
+    assert abs(same / 1600 - expected) < 0.06

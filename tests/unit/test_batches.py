@@ -1,0 +1,86 @@
+"""Batches are cut in logical order; groups without signal are replaced only as far as the refills go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import pytest
+
+from agent_rl.batches import Batch, assemble, batch_metrics
+from agent_rl.types import (
+    Failure,
+    FinishReason,
+    Group,
+    Message,
+    Owner,
+    Segment,
+    StopReason,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Turn,
+)
+
+pytestmark = pytest.mark.anyio
+TASK = Task("t", ())
+
+
+def episode(group: int, member: int, reward: float, *, failed: bool = False, version: int = 0) -> Trajectory:
+    mask = np.array([False, True, True])
+    segment = Segment(
+        np.arange(3, dtype=np.int32), mask, np.zeros(3, np.float32), np.where(mask, version, -1).astype(np.int32)
+    )
+    result = ToolResult(ToolCall("c", "f", {}), "no", "tool_error", 0.0)
+    turn = Turn(0, 0, 1, 3, Message("assistant", "x"), (), reward, {}, (result,), FinishReason.STOP)
+    failure = Failure("crash", Owner.SANDBOX, "step", "gone") if failed else None
+    reason = StopReason.FAILURE if failed else StopReason.TERMINATED
+    return Trajectory(TASK, group, member, 0, (), (segment,), (turn,), reason, failure)
+
+
+def group(index: int, rewards: Sequence[float]) -> Group:
+    return Group(index, TASK, tuple(episode(index, member, reward) for member, reward in enumerate(rewards)))
+
+
+async def batches(signals: str, size: int, refills: int) -> tuple[list[Batch], list[int]]:
+    """`signals` has `s` for a group with signal and `.` for one without; also what was released on the way."""
+    released: list[int] = []
+
+    async def groups() -> AsyncIterator[Group]:
+        for index, signal in enumerate(signals):
+            yield group(index, (0, 1) if signal == "s" else (1, 1))
+
+    return [batch async for batch in assemble(groups(), size, refills, released.append)], released
+
+
+async def test_without_refills_a_batch_is_the_next_groups_with_or_without_signal() -> None:
+    found, released = await batches("s.s...ss", 4, 0)
+    assert [[g.index for g in batch.groups] for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [[g.index for g in batch.trained] for batch in found] == [[0, 2], [6, 7]]
+    assert [(batch.held, batch.next_index) for batch in found] == [(4, 4), (4, 8)]
+    assert released == []
+
+
+async def test_refills_replace_groups_without_signal_up_to_their_number() -> None:
+    found, released = await batches("s..s" + "...s" + "ss", 2, 2)
+    assert [[g.index for g in batch.groups] for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [batch.held for batch in found] == [2, 2, 2], "slots still held are the size of a batch"
+    assert [len(batch.trained) for batch in found] == [2, 1, 2]
+    assert released == [1, 1, 1, 1]
+
+
+async def test_an_unfinished_batch_is_not_handed_out() -> None:
+    found, _ = await batches("sss", 2, 0)
+    assert len(found) == 1
+
+
+def test_metrics_leave_failures_out_and_count_them_by_owner() -> None:
+    members = (episode(0, 0, 1.0, version=3), episode(0, 1, 0.0, version=5), episode(0, 2, 9.0, failed=True))
+    metrics = batch_metrics(Batch((Group(0, TASK, members),), (), 1, 1), weight_version=5)
+    assert metrics["reward"] == 0.5
+    assert metrics["tool_errors"] == 1.0
+    assert metrics["sampled_tokens"] == 2.0
+    assert metrics["episodes_failed"] == 1.0
+    assert metrics["failures/sandbox"] == 1.0
+    assert (metrics["staleness_mean"], metrics["staleness_max"]) == (1.0, 2.0)

@@ -101,6 +101,11 @@ class SlotCache(Cache):
         for layer in self.layers:
             layer.grow()
 
+    def clear(self) -> None:
+        """Give the memory back; it is allocated again when something is written."""
+        for layer in self.layers:
+            layer.keys = layer.values = None
+
     def move(self, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
         """Rows `sources` become rows `targets`, all at once, up to column `width`."""
         for layer in self.layers:

@@ -119,10 +119,11 @@ class Scheduler:
         return ended
 
     def clear(self) -> None:
-        """Forget all requests, unanswered, and all sessions."""
+        """Forget all requests, unanswered, and all sessions; the memory of the cache is given back."""
         self._waiting.clear()
         self._prefilling, self._decoding = [], []
         self.slots.clear()
+        self._forward.cache.clear()
 
     @torch.no_grad()
     def update_weights(self, targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], v: int) -> None:

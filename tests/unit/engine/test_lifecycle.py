@@ -170,6 +170,16 @@ async def test_leaving_ends_running_requests(engine: LocalEngine) -> None:
     await engine.abort("a")
 
 
+async def test_an_engine_can_be_entered_again(engine: LocalEngine) -> None:
+    sampled: list[list[int]] = []
+    for _ in range(2):
+        async with engine:
+            generation = await engine.generate(request("a", max_tokens=5))
+            sampled.append(generation.token_ids_R.tolist())
+        assert engine.resident_sessions == 0
+    assert sampled[0] == sampled[1]
+
+
 async def test_a_caller_outside_of_the_block_is_told_when_the_engine_stops(engine: LocalEngine) -> None:
     errors: list[BaseException | None] = []
 

@@ -26,7 +26,7 @@ from agent_rl.batches import Batch, assemble, batch_metrics
 from agent_rl.chat.codec import ChatCodec
 from agent_rl.config import Config
 from agent_rl.credit import get_estimator
-from agent_rl.credit.rows import Aggregation, row_episodes, to_rows
+from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.engine.local import LocalEngine
 from agent_rl.errors import UserError
 from agent_rl.learner.learner import Learner, LearnerConfig
@@ -263,7 +263,7 @@ class _Run:
     def _learn(self, batch: Batch) -> dict[str, float]:
         groups = [self._transform_group(group) for group in batch.trained]
         rows = to_rows(groups, [self._estimator(group) for group in groups], self._config.aggregation)
-        return self._learner.step(rows, row_episodes(groups)) if rows else {}
+        return self._learner.step(rows, row_groups(groups)) if rows else {}
 
     def _record(self, batch: Batch, metrics: Mapping[str, float]) -> None:
         """Blocking: journal, trackers, and a checkpoint when one is due."""

@@ -6,7 +6,7 @@ A new estimator is one function `(Group) -> Advantages` and one line in `ESTIMAT
 from __future__ import annotations
 
 from agent_rl.credit.groups import Advantages, Estimator, dr_grpo, grpo, has_signal, rloo
-from agent_rl.credit.rows import Aggregation, row_episodes, to_rows
+from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.errors import not_found
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Estimator",
     "get_estimator",
     "has_signal",
-    "row_episodes",
+    "row_groups",
     "to_rows",
 ]
 

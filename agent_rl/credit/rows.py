@@ -44,12 +44,16 @@ def to_rows(groups: Sequence[Group], advantages: Sequence[Advantages], aggregati
     ]
 
 
-def row_episodes(groups: Sequence[Group]) -> list[int]:
-    """For each row that `to_rows` makes, the number of its episode, so that a minibatch never cuts an episode."""
-    trajectories = [trajectory for group in groups for trajectory in group.valid]
+def row_groups(groups: Sequence[Group]) -> list[int]:
+    """For each row that `to_rows` makes, the number of its group, so that a minibatch never cuts a group.
+
+    The advantages of a group sum to zero: apart, its members push all that they have in common up or down, which is
+    noise that hides the difference between them.
+    """
     return [
         number
-        for number, trajectory in enumerate(trajectories)
+        for number, group in enumerate(groups)
+        for trajectory in group.valid
         for segment in trajectory.segments
         if _trained_mask(segment).any()
     ]

@@ -63,16 +63,16 @@ class Learner:
             fused=True,
         )
 
-    def step(self, rows: Sequence[TrainingRow], episodes: Sequence[int] | None = None) -> dict[str, float]:
+    def step(self, rows: Sequence[TrainingRow], groups: Sequence[int] | None = None) -> dict[str, float]:
         """Take `minibatches * epochs` optimizer steps on `rows` and report on them.
 
-        `episodes` numbers the episode of each row, so that no minibatch cuts one; by default each row is its own.
+        `groups` numbers the group of each row, so that no minibatch cuts one; by default each row is its own.
         `mismatch_*` compares the sampler's log-probs with ours before the first update: it measures how far engine and
         learner disagree, and how stale the rows are. `tokens` counts what one pass forwards, the other values are means
         over the optimizer steps. Raises `ValueError` when no token is trained.
         """
-        groups = self._split(rows, range(len(rows)) if episodes is None else episodes)
-        minibatches = [self._pack(group) for group in groups]
+        parts = self._split(rows, range(len(rows)) if groups is None else groups)
+        minibatches = [self._pack(part) for part in parts]
         with packed_attention(self.model):
             if self.config.old_logprobs == "recompute":
                 minibatches = [[self._with_old_logprobs(batch) for batch in batches] for batches in minibatches]
@@ -125,14 +125,14 @@ class Learner:
         self.model.save_pretrained(folder, state_dict=self.weights())
         tokenizer.save_pretrained(folder)
 
-    def _split(self, rows: Sequence[TrainingRow], episodes: Sequence[int]) -> list[list[TrainingRow]]:
-        """Deal the episodes, in an order drawn for this step, into at most `minibatches` parts of equal size."""
+    def _split(self, rows: Sequence[TrainingRow], groups: Sequence[int]) -> list[list[TrainingRow]]:
+        """Deal the groups, in an order drawn for this step, into at most `minibatches` parts of equal size."""
         members: defaultdict[int, list[TrainingRow]] = defaultdict(list)
-        for row, episode in zip(rows, episodes, strict=True):
-            members[episode].append(row)
+        for row, group in zip(rows, groups, strict=True):
+            members[group].append(row)
         order = stream(self._seed, "minibatches", self.optimizer_steps).permutation(sorted(members))
         parts = np.array_split(order, min(self.config.minibatches, max(1, len(order))))
-        return [[row for episode in part for row in members[int(episode)]] for part in parts]
+        return [[row for group in part for row in members[int(group)]] for part in parts]
 
     def _pack(self, rows: Sequence[TrainingRow]) -> list[PackedTensors]:
         total_weight = float(sum(row.weights_T.sum(dtype=np.float64) for row in rows))

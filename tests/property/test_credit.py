@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_rl.credit import ESTIMATORS, get_estimator, row_episodes, to_rows
+from agent_rl.credit import ESTIMATORS, get_estimator, row_groups, to_rows
 from agent_rl.types import Failure, FinishReason, Group, Message, Owner, Segment, StopReason, Task, Trajectory, Turn
 
 TASK = Task(id="t", prompt=(Message("user", "?"),))
@@ -61,7 +61,7 @@ def test_weights_of_a_batch_sum_to_one(batch, estimator, aggregation):
     rows = credited_rows(batch, estimator, aggregation)
     trained = sum(row.response_mask_T.sum() for row in rows)
     assert sum(row.weights_T.sum(dtype=np.float64) for row in rows) == pytest.approx(1.0 if trained else 0.0, rel=1e-5)
-    assert len(row_episodes(batch)) == len(rows)
+    assert len(row_groups(batch)) == len(rows)
 
 
 @given(groups, estimators, aggregations, st.data())

@@ -19,7 +19,7 @@ print(json.dumps([milliseconds, [name for name in {heavy!r} if name in sys.modul
 def probe(statement: str) -> tuple[float, list[str]]:
     """Milliseconds of CPU that `statement` takes in a fresh interpreter, and the heavy libraries that it imported."""
     program = PROBE.format(statement=statement, heavy=HEAVY)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240)
     assert result.stderr == ""
     milliseconds, heavy = json.loads(result.stdout)
     return milliseconds, heavy

@@ -59,4 +59,4 @@ def test_an_unknown_name_is_an_attribute_error():
 )
 def test_tool_is_the_decorator_whatever_is_imported_first(order: str):
     program = f"{order}\nfrom agent_rl import tool\n@agent_rl.tool\ndef f() -> None: ...\nassert tool is agent_rl.tool"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=240)

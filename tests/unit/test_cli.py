@@ -303,7 +303,7 @@ def test_a_recipe_may_exit_by_itself(code: int | None, expected: int):
 
 
 def run(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *argv], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *argv], cwd=cwd, capture_output=True, text=True, timeout=240)
 
 
 def test_a_script_and_the_command_do_the_same(recipe: str, tmp_path: Path):
@@ -340,7 +340,7 @@ def test_ctrl_c_ends_a_running_recipe_with_130(tmp_path: Path):
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (130, "")
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agent_rl.credit import get_estimator, row_episodes, to_rows
+from agent_rl.credit import get_estimator, row_groups, to_rows
 from agent_rl.errors import NotFoundError
 
 
@@ -38,11 +38,13 @@ def test_rows_carry_their_segment_and_credit(groups):
     np.testing.assert_array_equal(row.advantages_T, np.float32([0, 0.5, 0.5, 0.5, 0.5]))
 
 
-def test_rows_of_one_episode_are_numbered_together(groups):
-    first, second, *rest = row_episodes(groups)
-    assert first == second
-    assert len({first, *rest}) == 3
-    assert len(rows_of(groups, "token_mean")) == 2 + len(rest)
+def test_rows_are_numbered_by_their_group(groups):
+    numbers = row_groups(groups)
+    rows = rows_of(groups, "token_mean")
+    own = [{id(segment.token_ids_T) for t in group.valid for segment in t.segments} for group in groups]
+    assert len(numbers) == len(rows)
+    assert len(set(numbers)) > 1
+    assert all(id(row.token_ids_T) in own[number] for row, number in zip(rows, numbers, strict=True))
 
 
 def test_the_first_token_of_a_row_is_never_trained(make_group):

@@ -77,11 +77,15 @@ def test_the_mean_has_students_interval_over_tasks():
     assert (estimate.low, estimate.value, estimate.high) == pytest.approx((expected.low, 0.59, expected.high))
 
 
-def test_the_bootstrap_agrees_with_scipys_but_for_the_wider_tails():
-    values = np.random.default_rng(0).beta(2, 5, size=200)
-    expected = scipy.stats.bootstrap((values,), np.mean, n_resamples=20_000, random_state=1).confidence_interval
+def test_the_bootstrap_is_scipys_bca_at_the_wider_tails(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 40_000)
+    values = np.random.default_rng(0).exponential(size=30)
+    level = 2 * scipy.stats.norm.cdf(np.sqrt(30 / 29) * scipy.stats.t.ppf(0.975, 29)) - 1
+    expected = scipy.stats.bootstrap((values,), np.mean, n_resamples=40_000, confidence_level=level, random_state=1)
+    low, high = expected.confidence_interval
     estimate = bootstrap(values)
-    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=0.003)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.03 * (high - low))
+    assert high - estimate.value > 1.1 * (estimate.value - low), "a skewed case, where percentiles would be wrong"
 
 
 def test_a_bootstrap_is_reproducible_and_its_blocks_do_not_change_it(monkeypatch):

@@ -114,7 +114,11 @@ def tool(
     is_async = inspect.iscoroutinefunction(function)
     docstring = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
     arguments = _argument_adapter(function, {p.arg_name: p.description or "" for p in docstring.params})
-    name, description, parameters = function.__name__, docstring.description or "", _parameters(function, arguments)
+    name, description, parameters = (
+        function.__name__,
+        (docstring.description or "").strip(),
+        _parameters(function, arguments),
+    )
     signature = {"name": name, "description": description, "parameters": parameters}
     return Tool(
         name=name,

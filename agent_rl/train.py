@@ -36,7 +36,7 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import stream
-from agent_rl.store.checkpoint import load_latest, save_checkpoint
+from agent_rl.store.checkpoint import MODEL, load_latest, save_checkpoint
 from agent_rl.store.journal import Journal
 from agent_rl.store.metrics import MetricsLogger
 from agent_rl.types import Group, SamplingParams, Task
@@ -278,7 +278,7 @@ class _Run:
                 next_group_index=progress.next_group,
                 weight_version=progress.step,
                 seed=config.seed,
-                export=lambda folder: self._learner.save_pretrained(folder / "model", self._tokenizer),
+                export=lambda folder: self._learner.save_pretrained(folder / MODEL, self._tokenizer),
                 keep=config.keep_checkpoints,
             )
 

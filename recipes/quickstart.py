@@ -41,12 +41,14 @@ from agent_rl_envs.sql import VOCABULARY, SqlEnvironment
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+DEMONSTRATED_SHARE = 0.4  # of two-query tasks: rarer ones would be learned too late to be imitated well
 START = "start"  # the policy that reinforcement learning starts from, in the run folder
 
 
 class Config(TrainConfig):
     """Train an agent that looks at a database's schema, queries it and answers."""
 
+    steps: int = Field(default=80, ge=1, description="Training steps, one batch of groups each.")
     model: str | None = Field(
         default=None, description="Hub id or folder of a checkpoint; none: a tiny model made here."
     )
@@ -147,7 +149,7 @@ async def _starting_policy(
     config: Config, folder: Path, console: Console
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The checkpoint that was asked for, or the tiny policy after its warm start; the run keeps it for `--resume`."""
-    from agent_rl.learner.policy import load_policy
+    from agent_rl.learner.policy import load_policy, save_policy
     from agent_rl.testing.tiny import make_model, make_tokenizer, render_episode
 
     if config.model is not None:
@@ -160,17 +162,19 @@ async def _starting_policy(
         model = make_model(tokenizer, hidden_size=config.hidden_size, heads=4, seed=config.seed)
         await _imitate(config, model, tokenizer, console, demonstrations)
         unfinished = folder / f"{START}.tmp"
-        model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
+        save_policy(model, tokenizer, unfinished)
         unfinished.rename(start)
     return load_policy(start)
 
 
 async def _demonstrate(config: Config) -> list[Group]:
-    tasks = SqlEnvironment.tasks(
-        "train", config.warm_start.demonstrations, config.seed + 1, two_query_share=config.two_query_share
-    )
+    tasks = _demonstrated_tasks(config, config.warm_start.demonstrations, config.seed + 1)
     return await demonstrate(SqlEnvironment, tasks, config.limits, config.seed)
+
+
+def _demonstrated_tasks(config: Config, count: int, seed: int) -> Sequence[Task]:
+    share = max(DEMONSTRATED_SHARE, config.two_query_share)
+    return SqlEnvironment.tasks("train", count, seed, two_query_share=share)
 
 
 async def _imitate(
@@ -197,7 +201,7 @@ async def _imitate(
             tokenizer=tokenizer,
             environment=SqlEnvironment,
             demonstrations=demonstrations,
-            check_tasks=_tasks(config, "train", config.warm_start.check_episodes),
+            check_tasks=_demonstrated_tasks(config, config.warm_start.check_episodes, config.seed),
             limits=config.limits,
             seed=config.seed,
             finished=finished,

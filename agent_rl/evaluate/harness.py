@@ -20,7 +20,7 @@ from agent_rl.config import Config
 from agent_rl.errors import ConfigError
 from agent_rl.evaluate.report import IntervalMethod, Report, summarize
 from agent_rl.registry import get_environment
-from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, RandomAgent
+from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, random_agent
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
@@ -148,7 +148,7 @@ async def _actor(config: EvalConfig) -> AsyncGenerator[tuple[MakeAgent, RolloutL
     if config.agent == "oracle":
         yield lambda environment, _: OracleAgent(environment), config.limits
     elif config.agent == "random":
-        yield lambda environment, key: RandomAgent(environment, key.turn_seed(0)), config.limits
+        yield random_agent, config.limits
     else:
         from agent_rl.chat.codec import ChatCodec
         from agent_rl.engine.local import LocalEngine

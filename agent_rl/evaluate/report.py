@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -124,10 +125,10 @@ def _mean(episodes: Sequence[Trajectory], value: Callable[[Trajectory], float]) 
 
 
 def to_table(reports: Mapping[str, Report], title: str = "") -> Table:
-    """Reports side by side, one column each, under their names."""
+    """Reports side by side, one column each, under their names; scores with their 95% intervals below."""
     columns = [dict(_rows(report)) for report in reports.values()]
     labels = list(dict.fromkeys(label for column in columns for label in column))
-    table = Table(title=Text(title) if title else None)
+    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("")
     for name in reports:
         table.add_column(Text(name), justify="right")
@@ -149,9 +150,9 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("mean reward", _number(report.overall.reward)))
     failed = sum(report.failures.values())
     rows += [
-        ("turns per episode", f"{report.turns:.1f}"),
-        ("tool errors per episode", f"{report.tool_errors:.2f}"),
-        ("sampled tokens per second", f"{report.tokens_per_s:,.0f}"),
+        ("turns / episode", f"{report.turns:.1f}"),
+        ("tool errors / episode", f"{report.tool_errors:.2f}"),
+        ("tokens per second", f"{report.tokens_per_s:,.0f}"),
         ("wall time", f"{report.wall_s:.1f} s"),
         ("tasks x episodes", f"{report.tasks} x {report.episodes / max(1, report.tasks):g}"),
         ("excluded failures", str(failed)),
@@ -160,8 +161,8 @@ def _rows(report: Report) -> list[tuple[str, str]]:
 
 
 def _percent(estimate: Estimate) -> str:
-    return f"{estimate.value:.1%} [{estimate.low:.1%}, {estimate.high:.1%}]"
+    return f"{estimate.value:.1%}\n{100 * estimate.low:.1f} - {100 * estimate.high:.1f}"
 
 
 def _number(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f}\n{estimate.low:.3f} - {estimate.high:.3f}"

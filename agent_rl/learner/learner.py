@@ -24,6 +24,7 @@ from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.logprobs import PackedTensors, to_tensors, trained_logprobs
 from agent_rl.learner.lora import add_lora, full_weights
 from agent_rl.learner.losses import LossResult, get_loss, k3, nll
+from agent_rl.learner.policy import save_policy
 from agent_rl.learner.schedule import lr_factor
 from agent_rl.seeding import stream
 from agent_rl.types import TrainingRow
@@ -122,8 +123,7 @@ class Learner:
 
     def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the policy (adapters merged) and its tokenizer as a plain transformers checkpoint."""
-        self.model.save_pretrained(folder, state_dict=self.weights())
-        tokenizer.save_pretrained(folder)
+        save_policy(self.model, tokenizer, folder, self.weights())
 
     def _split(self, rows: Sequence[TrainingRow], groups: Sequence[int]) -> list[list[TrainingRow]]:
         """Deal the groups, in an order drawn for this step, into at most `minibatches` parts of equal size."""

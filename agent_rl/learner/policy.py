@@ -1,14 +1,19 @@
-"""Load a causal language model and its tokenizer, with one clear sentence when that cannot work."""
+"""Load and save a causal language model with its tokenizer, with one clear sentence when that cannot work."""
 
 from __future__ import annotations
 
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from agent_rl.errors import ModelError
+
+_WORTH_A_BAR = 1 << 29  # bytes of weights; less is loaded before anybody has read the bar
 
 
 def load_policy(
@@ -23,8 +28,9 @@ def load_policy(
     _check_folder(source)
     options: dict[str, Any] = {"dtype": _torch_dtype(dtype), "output_loading_info": True}
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(source, **options)
+        with _progress_bars(shown=_is_large(Path(source))):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"Cannot load a causal language model from {source!r}: {_first_line(error)}") from error
     model: PreTrainedModel = loaded[0]
@@ -36,6 +42,36 @@ def load_policy(
     if len(tokenizer) > model.config.get_text_config().vocab_size:
         raise ModelError(f"The tokenizer of {source!r} has more tokens than the model's vocabulary.")
     return model.to(torch.device(device)).eval(), tokenizer  # pyright: ignore[reportArgumentType]  # decorated by transformers
+
+
+def save_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write what `load_policy` loads; `weights` replace those of the model."""
+    with _progress_bars(shown=False):
+        model.save_pretrained(folder, state_dict=dict(weights) if weights is not None else None)
+    tokenizer.save_pretrained(folder)
+
+
+def _is_large(folder: Path) -> bool:
+    """What is not in a folder has to be downloaded."""
+    return not folder.is_dir() or sum(file.stat().st_size for file in folder.glob("*.safetensors")) > _WORTH_A_BAR
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Generator[None]:
+    """transformers draws its own, whatever else is drawing: for a small model they only break up our lines."""
+    before = logging.is_progress_bar_enabled()
+    if not shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            logging.enable_progress_bar()
 
 
 def _check_folder(source: str) -> None:

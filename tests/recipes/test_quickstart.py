@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,18 @@ def test_controls_run_in_place_of_learning(tmp_path: Path, control: str) -> None
     report = train(tmp_path / "run", "--control", control, "--control-s", "2")
     assert report["control"] == control
     assert (report["tokens"] == 0) == (control == "supervised_only")
+
+
+@pytest.mark.slow
+def test_trl_trains_from_the_same_start(finished: Path) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "trl_grpo.py"
+    ran = subprocess.run(
+        [sys.executable, str(script), str(finished), "--steps", "1"], capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    rows = [line.split("│")[1:-1] for line in ran.stdout.splitlines() if "%" in line and "│" in line]
+    assert [row[0].strip() for row in rows] == ["agent-rl", "TRL"]
+    assert rows[0][1] == rows[1][1], "one start for both"
 
 
 def _episode(member: int, reward: float) -> Trajectory:

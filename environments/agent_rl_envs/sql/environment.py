@@ -109,7 +109,7 @@ class SqlEnvironment(ToolEnvironment):
             return _call(done, "schema")
         if done <= len(self._problem.choices):
             choice = self._problem.choices[done - 1]
-            return _call(done, "query", choice.subject, sql=choice.queries[choose(choice)].format(found=self._read[-1]))
+            return _call(done, "query", sql=choice.queries[choose(choice)].format(found=self._read[-1]))
         return Message("assistant", self._read[-1])
 
     @property
@@ -144,5 +144,5 @@ def _task(split: str, seed: int, index: int, two_queries: bool) -> Task:
     return Task(f"sql/{split}/{seed}/{index}", prompt, data, environment="sql", tags=(tag,))
 
 
-def _call(index: int, name: str, content: str = "", **arguments: str) -> Message:
-    return Message("assistant", content, (ToolCall(f"call_{index}", name, arguments),))
+def _call(index: int, name: str, **arguments: str) -> Message:
+    return Message("assistant", "", (ToolCall(f"call_{index}", name, arguments),))

@@ -28,20 +28,18 @@ COLUMNS = tuple(
 )
 LISTS = tuple("places sites branches venues stops towns areas posts".split())
 
-WORDS: tuple[tuple[str, tuple[str, str]], ...] = (
-    ("MIN", ("smallest", "lowest")),
-    ("MAX", ("largest", "highest")),
-    ("SUM", ("total", "combined")),
-)
+WORDS = (("MIN", "smallest"), ("MAX", "largest"), ("SUM", "total"))
 VERBS = ("Find", "Report", "Compute")
 ENDS = (("ASC", "oldest"), ("DESC", "newest"))
 AGGREGATES: tuple[Callable[[Sequence[int]], int], ...] = (min, max, sum)
 
-KEYWORDS = tuple(
-    "smallest lowest largest highest total combined oldest newest MIN MAX SUM ASC DESC Find Report Compute".split()
-)
-VOCABULARY = (*PLACES, *COLUMNS, *LISTS, *KEYWORDS)
-"""The words that a question turns on; a tokenizer made for this environment keeps each of them whole."""
+DECISIVE = (*(word for _, word in WORDS), *(word for _, word in ENDS))
+VOCABULARY = (*PLACES, *COLUMNS, *LISTS, *DECISIVE, *VERBS)
+"""The words that have to be copied; a tokenizer made for this environment keeps each of them whole.
+
+SQL is not among them: what follows a decisive word merges with the function, ` */ MAX(`, so that the choice between
+queries is one token, right after the word that it hangs on.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +55,9 @@ class Table:
 class Choice:
     """The plausible queries at one point of the work, of which one is `right`. `{found}` stands for the last result.
 
-    `subject` is what the question says there; agents repeat it before they query, so that it stands next to the query.
+    A comment repeats the word of the question that decides, just before the place where the queries differ.
     """
 
-    subject: str
     queries: tuple[str, ...]
     right: int
 
@@ -80,14 +77,14 @@ def make_problem(rng: np.random.Generator, *, test: bool, two_queries: bool) -> 
     column, *others = _pick(rng, COLUMNS, 2)
     place = _pick(rng, tuple(p for p in PLACES if _is_test(p, column) is test), 1)[0]
     aggregate = int(rng.integers(len(WORDS)))
-    subject = f"{_pick(rng, WORDS[aggregate][1], 1)[0]} {column}"
-    question = f"{_pick(rng, VERBS, 1)[0]} the {subject}"
+    word = WORDS[aggregate][1]
+    question = f"{_pick(rng, VERBS, 1)[0]} the {word} {column}"
     numbers = _numbers(rng, place, [column, *others])
     position = [name for name, _ in numbers.columns].index(column)
     answer = str(AGGREGATES[aggregate]([int(row[position]) for row in numbers.rows]))
     source = "{found}" if two_queries else place
-    aggregates = tuple(f"SELECT {function}({column}) FROM {source}" for function, _ in WORDS)
-    choice = Choice(subject, aggregates, aggregate)
+    queries = tuple(f"SELECT /* {word} */ {function}({column}) FROM {source}" for function, _ in WORDS)
+    choice = Choice(queries, aggregate)
     if not two_queries:
         return Problem((numbers,), f"{question}.", answer, (choice,))
     listing, end, first = _listing(rng, place)
@@ -122,6 +119,6 @@ def _listing(rng: np.random.Generator, place: str) -> tuple[Table, str, Choice]:
     years = sorted((rng.permutation(100)[: 1 + len(elsewhere)] + 1900).tolist(), reverse=right == 1)
     rows = _pick(rng, list(zip([place, *elsewhere], years, strict=True)), len(years))
     table = Table(name, (("place", "TEXT"), ("year", "INTEGER")), tuple(rows))
-    queries = tuple(f"SELECT place FROM {name} ORDER BY year {end} LIMIT 1" for end, _ in ENDS)
     word = ENDS[right][1]
-    return table, word, Choice(f"{word} place", queries, right)
+    queries = tuple(f"SELECT place FROM {name} ORDER BY year /* {word} */ {order} LIMIT 1" for order, _ in ENDS)
+    return table, word, Choice(queries, right)

@@ -130,7 +130,8 @@ async def train(
     With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad options and when
     every episode of a batch fails.
     """
-    learner = Learner(copy.deepcopy(model), _scheduled(config), temperature=config.temperature, seed=config.seed)
+    options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
+    learner = Learner(copy.deepcopy(model), options, temperature=config.temperature, seed=config.seed)
     progress = Progress()
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
@@ -155,14 +156,6 @@ async def train(
         )
         await run.go(engine, ChatCodec(tokenizer, config.tool_parser), environment, task_at)
         return run.progress
-
-
-def _scheduled(config: TrainConfig) -> LearnerConfig:
-    """The learner's options; a schedule without an end of its own ends with the run."""
-    learner = config.learner
-    if learner.total_steps is not None or learner.schedule == "constant":
-        return learner
-    return learner.model_copy(update={"total_steps": config.steps * learner.minibatches * learner.epochs})
 
 
 class _Run:

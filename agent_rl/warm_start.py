@@ -40,11 +40,11 @@ class WarmStartConfig(Config):
 
     demonstrations: int = Field(default=1500, ge=1, description="Episodes of the demonstrator.")
     batch_rows: int = Field(default=16, ge=1, description="Demonstrations in one optimizer step.")
-    max_steps: int = Field(default=800, ge=1, description="Optimizer steps at most.")
+    max_steps: int = Field(default=600, ge=1, description="Optimizer steps at most.")
     check_every: int = Field(default=50, ge=1, description="Steps between looks at the policy's behaviour.")
     check_episodes: int = Field(default=128, ge=1, description="Episodes in one look.")
-    stop_at: float = Field(default=0.9, gt=0, description="Stop when success reaches this share of the demonstrator's.")
-    max_tool_errors: float = Field(default=0.1, ge=0, description="... and tool errors per episode are at most this.")
+    stop_at: float = Field(default=0.95, gt=0, description="Stop when success is this share of the demonstrator's.")
+    max_tool_errors: float = Field(default=0.01, ge=0, description="... and tool errors per episode are at most this.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Optimiser of the imitation.")
 
 
@@ -87,7 +87,7 @@ async def warm_start(
     rows = demonstration_rows(codec, episodes, environment().tools)
     demonstrator = summarize(demonstrations, wall_s=1.0)
     engine = LocalEngine(model, max_batch=config.check_episodes, max_context=limits.max_context_tokens)
-    learner = Learner(copy.deepcopy(model), config.learner, seed=seed)
+    learner = Learner(copy.deepcopy(model), config.learner.for_run(config.max_steps), seed=seed)
     async with engine:
         step = 0
         while True:

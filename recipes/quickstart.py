@@ -12,8 +12,9 @@ query a question calls for. `--model <hub id or folder>` trains a real checkpoin
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -70,7 +71,9 @@ class Config(TrainConfig):
         default=1, ge=0, description="Steps that a group may lag behind; 1 rolls out while the learner works."
     )
     warm_start: WarmStartConfig = Field(
-        default=WarmStartConfig(learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95))),
+        default=WarmStartConfig(
+            learner=LearnerConfig(learning_rate=5e-3, schedule="linear", warmup_steps=50, betas=(0.9, 0.95))
+        ),
         description="Imitation before RL.",
     )
     learner: LearnerConfig = Field(
@@ -128,7 +131,7 @@ async def _learn(
 ) -> int:
     """Reinforcement learning, or the control in its place; returns the tokens that were sampled."""
     if config.control == "supervised_only":
-        await _imitate(config, model, tokenizer, console, await _demonstrate(config), for_s=config.control_s)
+        await _only_imitate(config, model, tokenizer, console)
         return 0
     with training_progress(console, config.steps, "reinforcing") as on_step:
         progress = await train(
@@ -160,7 +163,7 @@ async def _starting_policy(
         texts = [render_episode(episode, SqlEnvironment().tools) for g in demonstrations[:400] for episode in g.valid]
         tokenizer = make_tokenizer(texts, VOCABULARY)
         model = make_model(tokenizer, hidden_size=config.hidden_size, heads=4, seed=config.seed)
-        await _imitate(config, model, tokenizer, console, demonstrations)
+        await _imitate_demonstrator(config, model, tokenizer, console, demonstrations)
         unfinished = folder / f"{START}.tmp"
         save_policy(model, tokenizer, unfinished)
         unfinished.rename(start)
@@ -177,35 +180,61 @@ def _demonstrated_tasks(config: Config, count: int, seed: int) -> Sequence[Task]
     return SqlEnvironment.tasks("train", count, seed, two_query_share=share)
 
 
-async def _imitate(
+async def _imitate_demonstrator(
     config: Config,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     console: Console,
     demonstrations: Sequence[Group],
-    for_s: float | None = None,
 ) -> None:
-    """Until the policy behaves like its demonstrator, or for `for_s` seconds."""
-    ends = None if for_s is None else time.perf_counter() + for_s
-    with counting_progress(console, "imitating", config.warm_start.max_steps) as advance:
+    """Until the policy behaves like its demonstrator."""
+    options = config.warm_start
+    with counting_progress(console, "imitating", options.max_steps) as advance:
 
         def finished(report: WarmStartReport) -> bool:
             advance(report.step, f"tool errors {report.policy.tool_errors:.2f}  loss {report.loss:.3f}")
-            if ends is not None:
-                return time.perf_counter() > ends
-            return behaves_like_demonstrator(report, config.warm_start)
+            return behaves_like_demonstrator(report, options)
 
-        await warm_start(
-            config.warm_start,
-            model=model,
-            tokenizer=tokenizer,
-            environment=SqlEnvironment,
-            demonstrations=demonstrations,
-            check_tasks=_demonstrated_tasks(config, config.warm_start.check_episodes, config.seed),
-            limits=config.limits,
-            seed=config.seed,
-            finished=finished,
-        )
+        await _imitate(config, options, model, tokenizer, demonstrations, finished)
+
+
+async def _only_imitate(
+    config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, console: Console
+) -> None:
+    """The control: RL's optimiser and `control_s` seconds, but imitation."""
+    optimiser = config.learner.model_copy(update={"schedule": "constant"})
+    options = config.warm_start.model_copy(update={"learner": optimiser, "max_steps": sys.maxsize})
+    demonstrations = await _demonstrate(config)
+    began = time.perf_counter()
+    with counting_progress(console, "imitating", round(config.control_s)) as advance:
+
+        def finished(report: WarmStartReport) -> bool:
+            elapsed_s = time.perf_counter() - began
+            advance(min(round(elapsed_s), round(config.control_s)), f"{report.step} steps  loss {report.loss:.3f}")
+            return elapsed_s > config.control_s
+
+        await _imitate(config, options, model, tokenizer, demonstrations, finished)
+
+
+async def _imitate(
+    config: Config,
+    options: WarmStartConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    demonstrations: Sequence[Group],
+    finished: Callable[[WarmStartReport], bool],
+) -> None:
+    await warm_start(
+        options,
+        model=model,
+        tokenizer=tokenizer,
+        environment=SqlEnvironment,
+        demonstrations=demonstrations,
+        check_tasks=_demonstrated_tasks(config, options.check_episodes, config.seed),
+        limits=config.limits,
+        seed=config.seed,
+        finished=finished,
+    )
 
 
 async def _measure(

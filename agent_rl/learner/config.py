@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -50,3 +50,9 @@ class LearnerConfig(Config):
         default=False, description="Matrix products in bf16; weights and optimizer keep the model's dtype."
     )
     lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
+
+    def for_run(self, optimizer_steps: int) -> Self:
+        """With an end for a schedule that has none of its own: that of the run."""
+        if self.total_steps is not None or self.schedule == "constant":
+            return self
+        return self.model_copy(update={"total_steps": optimizer_steps})

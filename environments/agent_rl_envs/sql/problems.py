@@ -4,8 +4,7 @@ Every word that a question or a table uses comes from a fixed list, but the data
 every problem. Knows nothing of SQLite, tools or messages.
 
 A one-query problem asks for an aggregate of a column; which table holds it is only in the schema. A two-query problem
-asks for it at the oldest or newest place: places are rows of one table, and each has a table of its own, so that its
-name must be read before the second query can be written.
+asks for it at the oldest or newest place: which one that is has to be read from one table before asking the other.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ COLUMNS = tuple(
     "weight age price length height width depth speed power score volume cost debt profit stock size".split()
 )
 LISTS = tuple("places sites branches venues stops towns areas posts".split())
+RECORDS = tuple("records figures entries numbers results values facts reports".split())
 
 WORDS = (("MIN", "smallest"), ("MAX", "largest"), ("SUM", "total"))
 VERBS = ("Find", "Report", "Compute")
@@ -34,7 +34,7 @@ ENDS = (("ASC", "oldest"), ("DESC", "newest"))
 AGGREGATES: tuple[Callable[[Sequence[int]], int], ...] = (min, max, sum)
 
 DECISIVE = (*(word for _, word in WORDS), *(word for _, word in ENDS))
-VOCABULARY = (*PLACES, *COLUMNS, *LISTS, *DECISIVE, *VERBS)
+VOCABULARY = (*PLACES, *COLUMNS, *LISTS, *RECORDS, *DECISIVE, *VERBS)
 """The words that have to be copied; a tokenizer made for this environment keeps each of them whole.
 
 SQL is not among them: what follows a decisive word merges with the function, ` */ MAX(`, so that the choice between
@@ -74,25 +74,25 @@ class Problem:
 
 def make_problem(rng: np.random.Generator, *, test: bool, two_queries: bool) -> Problem:
     """A new problem. A pair of place and column belongs to either the test or the training split, never to both."""
-    column, *others = _pick(rng, COLUMNS, 2)
+    column, other = _pick(rng, COLUMNS, 2)
     place = _pick(rng, tuple(p for p in PLACES if _is_test(p, column) is test), 1)[0]
     aggregate = int(rng.integers(len(WORDS)))
     word = WORDS[aggregate][1]
     question = f"{_pick(rng, VERBS, 1)[0]} the {word} {column}"
-    numbers = _numbers(rng, place, [column, *others])
-    position = [name for name, _ in numbers.columns].index(column)
-    answer = str(AGGREGATES[aggregate]([int(row[position]) for row in numbers.rows]))
-    source = "{found}" if two_queries else place
+    columns = _pick(rng, (column, other), 2)
+    if two_queries:
+        listing, end, first = _listing(rng, place)
+        places = [str(name) for name, _ in listing.rows]
+        records = _records(rng, _pick(rng, RECORDS, 1)[0], columns, places)
+        rows = [row[1:] for row in records.rows if row[0] == place]
+        source = f"{records.name} WHERE place = '{{found}}'"
+        tables, earlier, question = (listing, records), (first,), f"{question} at the {end} place"
+    else:
+        table = _numbers(rng, place, columns)
+        rows, source, tables, earlier = table.rows, place, (table,), ()
+    answer = AGGREGATES[aggregate]([int(row[columns.index(column)]) for row in rows])
     queries = tuple(f"SELECT /* {word} */ {function}({column}) FROM {source}" for function, _ in WORDS)
-    choice = Choice(queries, aggregate)
-    if not two_queries:
-        return Problem((numbers,), f"{question}.", answer, (choice,))
-    listing, end, first = _listing(rng, place)
-    others = [
-        _numbers(rng, str(name), [name for name, _ in numbers.columns]) for name, _ in listing.rows if name != place
-    ]
-    tables = (listing, *sorted([numbers, *others], key=lambda table: table.name))
-    return Problem(tables, f"{question} at the {end} place.", answer, (first, choice))
+    return Problem(tables, f"{question}.", str(answer), (*earlier, Choice(queries, aggregate)))
 
 
 def _pick(rng: np.random.Generator, words: Sequence[T], count: int) -> list[T]:
@@ -103,18 +103,31 @@ def _is_test(place: str, column: str) -> bool:
     return (PLACES.index(place) + COLUMNS.index(column)) % 4 == 0
 
 
-def _numbers(rng: np.random.Generator, name: str, columns: list[str]) -> Table:
-    """2 to 9 rows of distinct two-digit numbers, so that no two aggregates of a column are equal."""
-    count = int(rng.integers(2, 10))
-    values = [rng.permutation(np.arange(10, 100))[:count].tolist() for _ in columns]
-    order = rng.permutation(len(columns))
-    shuffled = tuple((columns[i], "INTEGER") for i in order)
-    return Table(name, shuffled, tuple(zip(*[values[i] for i in order], strict=True)))
+def _numbers(rng: np.random.Generator, name: str, columns: Sequence[str]) -> Table:
+    """2 to 9 rows of numbers."""
+    return Table(name, _integers(columns), _values(rng, int(rng.integers(2, 10)), len(columns)))
+
+
+def _records(rng: np.random.Generator, name: str, columns: Sequence[str], places: Sequence[str]) -> Table:
+    """2 to 4 rows of numbers for each place, in any order."""
+    labels = [place for place in places for _ in range(int(rng.integers(2, 5)))]
+    rows = zip(_pick(rng, labels, len(labels)), _values(rng, len(labels), len(columns)), strict=True)
+    return Table(name, (("place", "TEXT"), *_integers(columns)), tuple((place, *row) for place, row in rows))
+
+
+def _integers(columns: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((column, "INTEGER") for column in columns)
+
+
+def _values(rng: np.random.Generator, rows: int, columns: int) -> tuple[tuple[int, ...], ...]:
+    """Two-digit numbers, distinct within a column, so that no two aggregates of it are equal."""
+    drawn = [rng.permutation(np.arange(10, 100))[:rows].tolist() for _ in range(columns)]
+    return tuple(zip(*drawn, strict=True))
 
 
 def _listing(rng: np.random.Generator, place: str) -> tuple[Table, str, Choice]:
     """A table of places and the years they opened, the word for the end at which `place` is, and the query for it."""
-    name, elsewhere = _pick(rng, LISTS, 1)[0], _pick(rng, [p for p in PLACES if p != place], 1)
+    name, elsewhere = _pick(rng, LISTS, 1)[0], _pick(rng, [p for p in PLACES if p != place], 3)
     right = int(rng.integers(len(ENDS)))
     years = sorted((rng.permutation(100)[: 1 + len(elsewhere)] + 1900).tolist(), reverse=right == 1)
     rows = _pick(rng, list(zip([place, *elsewhere], years, strict=True)), len(years))

@@ -31,9 +31,9 @@ class Batch:
 
 
 async def assemble(
-    groups: AsyncIterator[Group], size: int, refills: int, release: Callable[[int], None]
+    groups: AsyncIterator[Group], size: int, refills: int, release: Callable[[int], None], min_members: int = 2
 ) -> AsyncIterator[Batch]:
-    """Cut the stream of groups into batches of `size` slots.
+    """Cut the stream of groups into batches of `size` slots. A group with fewer valid members trains nothing.
 
     Up to `refills` groups without signal give their slot back at once, so that a fresh group takes their place
     (DAPO, arXiv:2503.14476, section 3.2); further ones stay in the batch and train nothing.
@@ -42,7 +42,7 @@ async def assemble(
     idle: list[Group] = []
     refilled = 0
     async for group in groups:
-        if has_signal(group):
+        if len(group.valid) >= min_members and has_signal(group):
             trained.append(group)
         else:
             idle.append(group)
@@ -68,6 +68,8 @@ def batch_metrics(batch: Batch, weight_version: int) -> dict[str, float]:
     }
     if valid:
         metrics |= {name: float(np.mean([value(e) for e in valid])) for name, value in _EPISODE_METRICS.items()}
+        names = sorted({name for episode in valid for name in episode.metrics})
+        metrics |= {f"environment/{name}": float(np.mean([e.metrics.get(name, 0.0) for e in valid])) for name in names}
     if ages := [weight_version - _oldest_version(e) for g in batch.trained for e in g.valid if e.sampled_tokens]:
         metrics |= {"staleness_mean": float(np.mean(ages)), "staleness_max": float(max(ages))}
     return metrics

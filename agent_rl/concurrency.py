@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
+import anyio.to_thread
 
 T = TypeVar("T")
 
@@ -23,6 +25,14 @@ async def collect(functions: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
         for index, call in enumerate(calls):
             tasks.start_soon(run, index, call)
     return results  # pyright: ignore[reportReturnType]  # every slot is filled once the group has ended
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run blocking code of a user in a thread of its own, so that it waits for nobody and nobody waits for it.
+
+    Cancelled, it is left behind: Python cannot stop a thread, which ends when its function returns.
+    """
+    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf))
 
 
 @asynccontextmanager

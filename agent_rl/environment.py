@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from agent_rl.concurrency import in_thread
 from agent_rl.types import Message, Step, Task
 
 if TYPE_CHECKING:
@@ -65,3 +67,34 @@ class Environment(abc.ABC):
     def random_action(self, rng: np.random.Generator) -> Message:
         """A well-formed message chosen at random among plausible ones, for the random reference."""
         raise NotImplementedError(f"{type(self).__name__} has no random agent")
+
+
+class BlockingEnvironment(Environment):
+    """For simulators that block: implement `blocking_reset`, `blocking_step` and `blocking_close` as plain functions.
+
+    Each runs in a thread of its own while the event loop goes on. A call that is cut off at its deadline is left
+    behind; the environment is then closed and not used again.
+    """
+
+    @abc.abstractmethod
+    def blocking_reset(self, task: Task, seed: int) -> Sequence[Message]:
+        """See `Environment.reset`."""
+
+    @abc.abstractmethod
+    def blocking_step(self, action: Message) -> Step:
+        """See `Environment.step`."""
+
+    def blocking_close(self) -> None:  # as `close`
+        """See `Environment.close`."""
+
+    async def reset(self, task: Task, seed: int) -> Sequence[Message]:
+        """In a thread."""
+        return await in_thread(partial(self.blocking_reset, task, seed))
+
+    async def step(self, action: Message) -> Step:
+        """In a thread."""
+        return await in_thread(partial(self.blocking_step, action))
+
+    async def close(self) -> None:
+        """In a thread."""
+        await in_thread(self.blocking_close)

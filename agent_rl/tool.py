@@ -8,7 +8,6 @@ from __future__ import annotations
 import abc
 import functools
 import inspect
-import math
 import time
 import types
 import typing
@@ -18,14 +17,13 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, cast, overlo
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import docstring_parser
 from pydantic import Field, PydanticUserError, TypeAdapter, ValidationError, with_config
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails, to_json, to_jsonable_python
 from typing_extensions import TypedDict
 
-from agent_rl.concurrency import collect
+from agent_rl.concurrency import collect, in_thread
 from agent_rl.environment import Environment
 from agent_rl.errors import ToolError, ToolFailure, UserError, boundary, did_you_mean, not_found
 from agent_rl.types import JSON, Message, Step, StepInfo, ToolCall, ToolResult
@@ -261,11 +259,7 @@ async def _call_now(tool: Tool, arguments: Arguments) -> tuple[str | None, str]:
         if tool.is_async:
             output = await tool.function(**arguments)
         else:
-            # An abandoned thread runs on until its function returns: Python cannot stop it.
-            function = functools.partial(tool.function, **arguments)
-            output = await anyio.to_thread.run_sync(
-                function, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(math.inf)
-            )
+            output = await in_thread(functools.partial(tool.function, **arguments))
         text = output if isinstance(output, str) else to_json(output).decode()
         return None, _shorten(text, tool.max_output_chars)
     return "timeout", f"{tool.name} was stopped: it took longer than {tool.timeout_s:g} s."

@@ -54,6 +54,9 @@ class TrainConfig(Config):
     max_staleness: int = Field(
         default=0, ge=0, description="Steps that a group may lag behind; 0 is the synchronous trainer."
     )
+    min_group_members: int = Field(
+        default=2, ge=2, description="Valid members below which a group is not trained on, after failures and retries."
+    )
     refills_per_batch: int = Field(
         default=0,
         ge=0,
@@ -212,7 +215,11 @@ class _Run:
             async with manager:
                 began = time.perf_counter()
                 async for batch in assemble(
-                    manager.groups(), config.groups_per_batch, config.refills_per_batch, gate.release
+                    manager.groups(),
+                    config.groups_per_batch,
+                    config.refills_per_batch,
+                    gate.release,
+                    config.min_group_members,
                 ):
                     await self._train_on(batch, engine, rollout_wait_s=time.perf_counter() - began)
                     if self.progress.step >= config.steps:

@@ -98,10 +98,18 @@ class ToolResult:
     error: str | None
     duration_s: float
 
+    @property
+    def malformed(self) -> bool:
+        """Whether no tool could be called at all: the model has to write the call anew."""
+        return self.error in ("parse_error", "unknown_tool", "bad_arguments")
+
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
-    """What an environment reports beside the reward. `reward_terms` are named parts of the reward."""
+    """What an environment reports beside the reward.
+
+    `reward_terms` are named parts of the reward. `metrics` add up over the steps of an episode into its trajectory's.
+    """
 
     tool_results: tuple[ToolResult, ...] = ()
     reward_terms: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -162,6 +170,7 @@ class StopReason(StrEnum):
     MAX_TURNS = "max_turns"
     MAX_TOKENS = "max_tokens"
     MAX_TOOL_CALLS = "max_tool_calls"
+    MAX_MISTAKES = "max_mistakes"
     TIME_LIMIT = "time_limit"
     RESPONSE_LENGTH = "response_length"
     FAILURE = "failure"

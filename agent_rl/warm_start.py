@@ -3,6 +3,7 @@
 The demonstrator is the environment's random agent: it knows the format and the work flow, not the strategy, so that
 whatever the policy gains later is reinforcement learning's. Imitation ends on behaviour, not on loss: as long as calls
 are malformed or values copied wrongly, rewards are too rare to learn from; beyond that, more imitation teaches nothing.
+Then the learning rate falls to 0, which sharpens what the policy is sure of.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import copy
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from pydantic import Field
@@ -21,7 +22,7 @@ from agent_rl.config import Config
 from agent_rl.engine.local import LocalEngine
 from agent_rl.environment import Environment
 from agent_rl.evaluate.harness import evaluate
-from agent_rl.evaluate.report import Report, summarize
+from agent_rl.evaluate.report import Report
 from agent_rl.learner.demonstrations import demonstration_rows
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.rollout.agent import PolicyAgent, random_agent
@@ -29,10 +30,12 @@ from agent_rl.rollout.episode import run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
 from agent_rl.seeding import derive_seed, stream
-from agent_rl.types import Group, SamplingParams, Task, TrainingRow
+from agent_rl.types import JSON, Group, Message, SamplingParams, Step, Task, TrainingRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from agent_rl.tool import Tool
 
 
 class WarmStartConfig(Config):
@@ -40,22 +43,27 @@ class WarmStartConfig(Config):
 
     demonstrations: int = Field(default=1500, ge=1, description="Episodes of the demonstrator.")
     batch_rows: int = Field(default=16, ge=1, description="Demonstrations in one optimizer step.")
-    max_steps: int = Field(default=600, ge=1, description="Optimizer steps at most.")
+    max_steps: int = Field(default=1000, ge=1, description="Optimizer steps at most, before the last ones.")
+    last_steps: int = Field(default=150, ge=0, description="Steps in which the learning rate falls to 0, at the end.")
     check_every: int = Field(default=50, ge=1, description="Steps between looks at the policy's behaviour.")
     check_episodes: int = Field(default=128, ge=1, description="Episodes in one look.")
-    stop_at: float = Field(default=0.95, gt=0, description="Stop when success is this share of the demonstrator's.")
-    max_tool_errors: float = Field(default=0.01, ge=0, description="... and tool errors per episode are at most this.")
+    max_implausible: float = Field(
+        default=0.05, ge=0, le=1, description="End when so few of the actions are none of the demonstrator's."
+    )
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Optimiser of the imitation.")
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStartReport:
-    """How a look at the policy came out, after `step` optimizer steps."""
+    """How a look at the policy came out, after `step` optimizer steps.
+
+    `implausible` is the share of its actions that the demonstrator would not have taken in the same state.
+    """
 
     step: int
     loss: float
+    implausible: float
     policy: Report
-    demonstrator: Report
 
 
 async def demonstrate(
@@ -78,47 +86,102 @@ async def warm_start(
     seed: int,
     finished: Callable[[WarmStartReport], bool],
 ) -> WarmStartReport:
-    """Train `model` in place until `finished` says so of a look at its behaviour, which is returned.
+    """Train `model` in place until `finished` says so of a look at its behaviour, and then for `last_steps` more.
 
-    The usual `finished` is `behaves_like_demonstrator`; `max_steps` ends it in any case.
+    The usual `finished` is `behaves_like_demonstrator`; `max_steps` ends it in any case. Returns the last look.
     """
     codec = ChatCodec(tokenizer)
     episodes = [episode for group in demonstrations for episode in group.valid]
     rows = demonstration_rows(codec, episodes, environment().tools)
-    demonstrator = summarize(demonstrations, wall_s=1.0)
     engine = LocalEngine(model, max_batch=config.check_episodes, max_context=limits.max_context_tokens)
-    learner = Learner(copy.deepcopy(model), config.learner.for_run(config.max_steps), seed=seed)
+    learner = Learner(copy.deepcopy(model), config.learner, seed=seed)
+
+    async def look(step: int, loss: float) -> WarmStartReport:
+        await engine.update_weights(learner.weights(), step)
+        tally = _Tally()
+        policy = await evaluate(
+            lambda task: _Watched(environment(), tally),
+            check_tasks[: config.check_episodes],
+            lambda _, key: PolicyAgent(engine, codec, SamplingParams(), key),
+            seed=derive_seed(seed, "warm start", step),
+            concurrency=config.check_episodes,
+            limits=limits,
+        )
+        return WarmStartReport(step, loss, tally.implausible / max(1, tally.actions), policy)
+
     async with engine:
         step = 0
         while True:
-            loss = await anyio.to_thread.run_sync(_imitate, learner, rows, config, step, seed)
-            step = min(step + config.check_every, config.max_steps)
-            await engine.update_weights(learner.weights(), step)
-            policy = await evaluate(
-                lambda task: environment(),
-                check_tasks[: config.check_episodes],
-                lambda _, key: PolicyAgent(engine, codec, SamplingParams(), key),
-                seed=derive_seed(seed, "warm start", step),
-                concurrency=config.check_episodes,
-                limits=limits,
-            )
-            report = WarmStartReport(step, loss, policy, demonstrator)
+            steps = min(config.check_every, config.max_steps - step)
+            loss = await anyio.to_thread.run_sync(_imitate, learner, rows, config.batch_rows, step, steps, seed)
+            step += steps
+            report = await look(step, loss)
             if finished(report) or step == config.max_steps:
-                return report
+                break
+        if not config.last_steps:
+            return report
+        learner.cool_down(config.last_steps)
+        loss = await anyio.to_thread.run_sync(_imitate, learner, rows, config.batch_rows, step, config.last_steps, seed)
+        return await look(step + config.last_steps, loss)
 
 
-def _imitate(learner: Learner, rows: Sequence[TrainingRow], config: WarmStartConfig, start: int, seed: int) -> float:
-    """The optimizer steps until the next look; returns the loss of the last one."""
+def _imitate(
+    learner: Learner, rows: Sequence[TrainingRow], batch_rows: int, start: int, steps: int, seed: int
+) -> float:
+    """Optimizer steps `start, start + 1, ...`; returns the loss of the last one."""
     loss = 0.0
-    for step in range(start, min(start + config.check_every, config.max_steps)):
-        picks = stream(seed, "imitation", step).choice(len(rows), min(config.batch_rows, len(rows)), replace=False)
+    for step in range(start, start + steps):
+        picks = stream(seed, "imitation", step).choice(len(rows), min(batch_rows, len(rows)), replace=False)
         loss = learner.supervised_step([rows[i] for i in picks])["loss"]
     return loss
 
 
 def behaves_like_demonstrator(report: WarmStartReport, config: WarmStartConfig) -> bool:
-    """Well-formed calls, and as much success as picking at random brings: values are copied as they should be."""
-    policy, demonstrator = report.policy, report.demonstrator
-    if policy.overall is None or demonstrator.overall is None or policy.tool_errors > config.max_tool_errors:
-        return False
-    return policy.overall.success.value >= config.stop_at * demonstrator.overall.success.value
+    """Calls are well formed and values copied: nearly every action is one that the demonstrator might have taken."""
+    return report.implausible <= config.max_implausible
+
+
+# --- is an action one of the demonstrator's? ------------------------------------------------------------------------
+
+
+_DRAWS = 24  # actions of the random agent that stand for all that it might do in one state
+
+
+@dataclass(slots=True)
+class _Tally:
+    actions: int = 0
+    implausible: int = 0
+
+
+class _Watched(Environment):
+    """Counts the actions that the environment's random agent would not have taken."""
+
+    def __init__(self, environment: Environment, tally: _Tally) -> None:
+        self._environment = environment
+        self._tally = tally
+
+    @classmethod
+    def tasks(cls, split: str, count: int, seed: int = 0, **options: Any) -> Sequence[Task]:
+        raise NotImplementedError
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        return self._environment.tools
+
+    async def reset(self, task: Task, seed: int) -> Sequence[Message]:
+        self._draws = stream("plausible actions", seed)
+        return await self._environment.reset(task, seed)
+
+    async def step(self, action: Message) -> Step:
+        plausible = (self._environment.random_action(self._draws) for _ in range(_DRAWS))
+        self._tally.actions += 1
+        self._tally.implausible += not any(_says(action) == _says(other) for other in plausible)
+        return await self._environment.step(action)
+
+    async def close(self) -> None:
+        await self._environment.close()
+
+
+def _says(action: Message) -> tuple[str, list[tuple[str, JSON]]]:
+    """What matters of a message; ids of calls do not."""
+    return action.content.strip(), [(call.name, call.arguments) for call in action.tool_calls]

@@ -71,9 +71,7 @@ class Config(TrainConfig):
         default=1, ge=0, description="Steps that a group may lag behind; 1 rolls out while the learner works."
     )
     warm_start: WarmStartConfig = Field(
-        default=WarmStartConfig(
-            learner=LearnerConfig(learning_rate=5e-3, schedule="linear", warmup_steps=50, betas=(0.9, 0.95))
-        ),
+        default=WarmStartConfig(learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95))),
         description="Imitation before RL.",
     )
     learner: LearnerConfig = Field(
@@ -192,7 +190,7 @@ async def _imitate_demonstrator(
     with counting_progress(console, "imitating", options.max_steps) as advance:
 
         def finished(report: WarmStartReport) -> bool:
-            advance(report.step, f"tool errors {report.policy.tool_errors:.2f}  loss {report.loss:.3f}")
+            advance(report.step, f"odd actions {report.implausible:.0%}  loss {report.loss:.3f}")
             return behaves_like_demonstrator(report, options)
 
         await _imitate(config, options, model, tokenizer, demonstrations, finished)
@@ -203,7 +201,7 @@ async def _only_imitate(
 ) -> None:
     """The control: RL's optimiser and `control_s` seconds, but imitation."""
     optimiser = config.learner.model_copy(update={"schedule": "constant"})
-    options = config.warm_start.model_copy(update={"learner": optimiser, "max_steps": sys.maxsize})
+    options = config.warm_start.model_copy(update={"learner": optimiser, "max_steps": sys.maxsize, "last_steps": 0})
     demonstrations = await _demonstrate(config)
     began = time.perf_counter()
     with counting_progress(console, "imitating", round(config.control_s)) as advance:

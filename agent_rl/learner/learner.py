@@ -121,6 +121,12 @@ class Learner:
         self.optimizer_steps = state["optimizer_steps"]
         self.skipped_steps = state["skipped_steps"]
 
+    def cool_down(self, optimizer_steps: int) -> None:
+        """From here on the learning rate falls linearly to 0, in so many steps."""
+        end = self.optimizer_steps + optimizer_steps
+        falling = {"schedule": "linear", "warmup_steps": self.optimizer_steps, "total_steps": max(1, end)}
+        self.config = self.config.model_copy(update=falling)
+
     def save_pretrained(self, folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write the policy (adapters merged) and its tokenizer as a plain transformers checkpoint."""
         save_policy(self.model, tokenizer, folder, self.weights())

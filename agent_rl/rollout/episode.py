@@ -99,6 +99,7 @@ class _Episode:
         self._stage: tuple[type[RolloutFailure], str] = (EnvironmentFailure, "setup")
         self._ends_at = math.inf
         self._tool_calls = 0
+        self._mistakes_in_a_row = 0
 
     async def play(self, task: Task, seed: int) -> None:
         try:
@@ -122,6 +123,18 @@ class _Episode:
             self._stage = owner, stage
             self._clock.deadline = min(now + timeout_s, self._ends_at)
         return now
+
+    async def _act(self, index: int, max_tokens: int) -> tuple[Action, float]:
+        """The next action, and the seconds that it took."""
+        runs = self._limits.clock_runs_while_generating
+        ends_at = self._ends_at
+        if not runs:
+            self._ends_at = math.inf
+        began = self._start(ProviderFailure, "generation", self._limits.generation_timeout_s)
+        action = await self._agent.act(index, max_tokens)
+        elapsed_s = anyio.current_time() - began
+        self._ends_at = ends_at if runs else ends_at + elapsed_s
+        return action, elapsed_s
 
     def _time_is_up(self) -> StopReason:
         if self._clock.deadline == self._ends_at:
@@ -155,8 +168,7 @@ class _Episode:
         index = len(self._record.turns)
         with boundary(EnvironmentFailure, "state_key"):
             state_key = self._environment.state_key()
-        began = self._start(ProviderFailure, "generation", self._limits.generation_timeout_s)
-        action = await self._agent.act(index, max_tokens)
+        action, generation_s = await self._act(index, max_tokens)
         acted = self._start(EnvironmentFailure, "step", self._limits.step_timeout_s)
         self._tool_calls += len(action.message.tool_calls)
         stop_reason = self._limits.after_action(action.finish_reason, max_tokens, self._tool_calls)
@@ -165,16 +177,24 @@ class _Episode:
             if stop_reason is None:
                 step = await self._step(action.message)
         finally:
-            turn = _turn(index, action, step, state_key, acted - began, anyio.current_time() - acted)
+            turn = _turn(index, action, step, state_key, generation_s, anyio.current_time() - acted)
             self._record.turns.append(turn)
-        if stop_reason is not None:
-            return stop_reason
+        stop_reason = stop_reason or self._after_step(step)
+        if stop_reason is None:
+            self._agent.observe(step.messages)
+        return stop_reason
+
+    def _after_step(self, step: Step) -> StopReason | None:
+        for name, value in step.info.metrics.items():
+            self._record.metrics[name] = self._record.metrics.get(name, 0.0) + value
         if step.terminated:
             return StopReason.TERMINATED
         if step.truncated:
             return StopReason.ENVIRONMENT_TRUNCATED
-        self._agent.observe(step.messages)
-        return None
+        results = step.info.tool_results
+        only_mistakes = bool(results) and all(result.malformed for result in results)
+        self._mistakes_in_a_row = self._mistakes_in_a_row + 1 if only_mistakes else 0
+        return self._limits.after_step(self._mistakes_in_a_row)
 
     async def _step(self, action: Message) -> Step:
         with boundary(EnvironmentFailure, "step"):

@@ -26,7 +26,7 @@ COLUMNS = tuple(
     "weight age price length height width depth speed power score volume cost debt profit stock size".split()
 )
 LISTS = tuple("places sites branches venues stops towns areas posts".split())
-RECORDS = tuple("records figures entries numbers results values facts reports".split())
+RECORDS = tuple("records figures entries numbers results samples facts reports".split())
 
 WORDS = (("MIN", "smallest"), ("MAX", "largest"), ("SUM", "total"))
 VERBS = ("Find", "Report", "Compute")

@@ -49,6 +49,7 @@ async def test_the_oracle_always_succeeds_and_chance_seldom() -> None:
     assert 0.1 < chance.overall.success.value < 0.45
     assert chance.by_tag["two_queries"].success.value < chance.by_tag["one_query"].success.value
     assert oracle.tool_errors == chance.tool_errors == 0
+    assert oracle.failures == chance.failures == {}
 
 
 async def test_train_and_test_share_no_table_with_the_asked_column() -> None:

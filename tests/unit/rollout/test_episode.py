@@ -9,12 +9,23 @@ from hypothesis import strategies as st
 
 from agent_rl.engine.scripted import ScriptedEngine
 from agent_rl.errors import ConfigError, GraderFailure, ToolError
-from agent_rl.rollout.agent import OracleAgent, PolicyAgent
+from agent_rl.rollout.agent import Action, OracleAgent, PolicyAgent
 from agent_rl.rollout.episode import run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import derive_seed
 from agent_rl.testing.environments import CountUp, FaultyEnvironment, GuessNumber
-from agent_rl.types import FinishReason, Message, Owner, SamplingParams, Step, StopReason, Task, Trajectory
+from agent_rl.types import (
+    FinishReason,
+    Message,
+    Owner,
+    SamplingParams,
+    Step,
+    StepInfo,
+    StopReason,
+    Task,
+    ToolCall,
+    Trajectory,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -394,3 +405,78 @@ def test_every_sampled_token_is_in_exactly_one_turn(
     assert sum(turn.end - turn.start for turn in trajectory.turns) == engine.sampled_tokens
     assert all(len(segment.token_ids_T) <= max_context_tokens for segment in trajectory.segments)
     assert all(turn.end - turn.start <= max_response_tokens for turn in trajectory.turns)
+
+
+# --- corrective turns, the episode's clock, metrics -----------------------------------------------------------------
+
+
+class Clumsy:
+    """An agent that calls a tool that does not exist, except in the turns given."""
+
+    context_tokens = 0
+
+    def __init__(self, environment, good=()) -> None:
+        self.environment = environment
+        self.good = good
+
+    def start(self, prompt, tools):
+        pass
+
+    async def act(self, turn, max_tokens):
+        if turn in self.good:
+            return Action(self.environment.oracle_action())
+        return Action(Message("assistant", "", (ToolCall("c", "ad", {}),)))
+
+    def observe(self, messages):
+        pass
+
+    def segments(self):
+        return ()
+
+    async def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("allowed", "good", "turns"), [(0, (), 1), (2, (), 3), (2, (2,), 6), (None, (), 10)])
+async def test_corrective_turns_in_a_row_are_limited(allowed, good, turns):
+    (task,) = CountUp.tasks("train", 1, turns=50)
+    limits = LIMITS.model_copy(update={"max_corrective_turns": allowed})
+    trajectory = await play(CountUp(), task, limits=limits, make_agent=lambda environment, _: Clumsy(environment, good))
+    assert len(trajectory.turns) == turns
+    assert trajectory.stop_reason is (StopReason.MAX_MISTAKES if allowed is not None else StopReason.MAX_TURNS)
+    assert trajectory.failure is None, "the model's mistakes are no failures"
+
+
+async def test_waiting_for_the_engine_can_be_left_out_of_the_episodes_clock(task, codec, saying):
+    limits = RolloutLimits(
+        generation_timeout_s=5, step_timeout_s=0.05, episode_timeout_s=0.06, clock_runs_while_generating=False
+    )
+    slow = saying(["100", "100", "100", str(task.data["hidden"])], latency_s=0.04)
+    trajectory = await play(GuessNumber(), task, engine=slow, codec=codec, limits=limits)
+    assert trajectory.terminated
+    assert trajectory.duration_s > 0.15
+
+    dawdling = guessing(("step", "slow"))
+    dawdling_limits = limits.model_copy(update={"step_timeout_s": 5.0, "episode_timeout_s": 0.005})
+    trajectory = await play(dawdling, task, engine=saying(["100"]), codec=codec, limits=dawdling_limits)
+    assert trajectory.stop_reason is StopReason.TIME_LIMIT, "the environment's time still counts"
+
+
+async def test_a_hanging_engine_is_the_providers_failure_whatever_the_clock(task, codec, saying):
+    limits = HURRY.model_copy(update={"clock_runs_while_generating": False})
+    trajectory = await play(GuessNumber(), task, engine=saying(["1"], latency_s=10), codec=codec, limits=limits)
+    assert trajectory.failure is not None
+    assert (trajectory.failure.owner, trajectory.failure.kind) == (Owner.PROVIDER, "timeout")
+
+
+def test_a_clock_that_stands_still_while_generating_needs_room_for_a_step_only():
+    RolloutLimits(episode_timeout_s=60, step_timeout_s=60, clock_runs_while_generating=False)
+    with pytest.raises(ValueError, match="raise it to at least step_timeout_s = 60"):
+        RolloutLimits(episode_timeout_s=50, step_timeout_s=60, clock_runs_while_generating=False)
+
+
+async def test_metrics_of_steps_add_up(task):
+    steps = [Step((Message("user", "go on"),), info=StepInfo(metrics={"looks": 2.0})) for _ in range(3)]
+    last = Step((), 1.0, terminated=True, info=StepInfo(metrics={"looks": 1.0, "finds": 1.0}))
+    trajectory = await play(Scripted(*steps, last), task, make_agent=lambda environment, _: Clumsy(environment))
+    assert trajectory.metrics == {"looks": 7.0, "finds": 1.0}

@@ -187,6 +187,15 @@ def test_the_learning_rate_follows_the_schedule(make_model, make_rows):
     assert rates == pytest.approx([5e-4, 1e-3, 7.5e-4, 5e-4, 2.5e-4, 0])
 
 
+def test_cooling_down_lets_the_rate_fall_to_zero_from_where_it_is(make_model, make_rows):
+    learner = Learner(make_model("qwen3"), LearnerConfig(learning_rate=1e-3, warmup_steps=2))
+    for _ in range(5):
+        learner.step(make_rows([12]))
+    learner.cool_down(4)
+    rates = [learner.step(make_rows([12]))["learning_rate"] for _ in range(5)]
+    assert rates == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4, 0.0])
+
+
 def test_weight_decay_leaves_vectors_alone(make_model, make_rows):
     silent = [replace(row, advantages_T=0 * row.advantages_T) for row in make_rows([20])]
     learner = Learner(make_model("qwen3"), LearnerConfig(learning_rate=0.1, weight_decay=0.5))

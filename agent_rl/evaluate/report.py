@@ -128,7 +128,8 @@ def to_table(reports: Mapping[str, Report], title: str = "") -> Table:
     """Reports side by side, one column each, under their names; scores with their 95% intervals below."""
     columns = [dict(_rows(report)) for report in reports.values()]
     labels = list(dict.fromkeys(label for column in columns for label in column))
-    table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, show_edge=False)
+    caption = "Means per episode. Below a score: its 95 percent interval."
+    table = Table(title=Text(title) if title else None, caption=caption, box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("")
     for name in reports:
         table.add_column(Text(name), justify="right")
@@ -142,7 +143,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if report.overall is not None:
         rows.append(("success", _percent(report.overall.success)))
-    rows += [(f"success, {tag}", _percent(score.success)) for tag, score in report.by_tag.items()]
+    rows += [(f"  {tag}", _percent(score.success)) for tag, score in report.by_tag.items()]
     if report.overall is not None:
         at, hat = report.overall.pass_at, report.overall.pass_hat
         rows += [(f"pass@{k}", _percent(estimate)) for k, estimate in at.items() if k > 1]
@@ -150,12 +151,12 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         rows.append(("mean reward", _number(report.overall.reward)))
     failed = sum(report.failures.values())
     rows += [
-        ("turns / episode", f"{report.turns:.1f}"),
-        ("tool errors / episode", f"{report.tool_errors:.2f}"),
-        ("tokens per second", f"{report.tokens_per_s:,.0f}"),
+        ("turns", f"{report.turns:.1f}"),
+        ("tool errors", f"{report.tool_errors:.2f}"),
+        ("tokens per s", f"{report.tokens_per_s:,.0f}"),
         ("wall time", f"{report.wall_s:.1f} s"),
-        ("tasks x episodes", f"{report.tasks} x {report.episodes / max(1, report.tasks):g}"),
-        ("excluded failures", str(failed)),
+        ("episodes", f"{report.tasks} x {report.episodes / max(1, report.tasks):g}"),
+        ("failures", str(failed)),
     ]
     return rows + [(f"  of the {owner}", str(count)) for owner, count in report.failures.items()]
 

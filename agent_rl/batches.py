@@ -1,4 +1,4 @@
-"""Batches of groups in logical order, and what one batch says about the policy. Knows neither engine nor learner."""
+"""Batches of groups as they come, and what one batch says about the policy. Knows neither engine nor learner."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from agent_rl.types import Group, Trajectory
 class Batch:
     """The groups of one training step: `trained` teach something, `idle` have no signal or no valid member.
 
-    `held` is how many staleness slots the batch still occupies; `next_index` is the first group after it.
+    `held` is how many staleness slots the batch still occupies.
     """
 
     trained: tuple[Group, ...]
     idle: tuple[Group, ...]
     held: int
-    next_index: int
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -31,7 +30,7 @@ class Batch:
 
 
 async def assemble(
-    groups: AsyncIterator[Group], size: int, refills: int, release: Callable[[int], None], min_members: int = 2
+    groups: AsyncIterator[Group], size: int, refills: int, drop: Callable[[], None], min_members: int = 2
 ) -> AsyncIterator[Batch]:
     """Cut the stream of groups into batches of `size` slots. A group with fewer valid members trains nothing.
 
@@ -48,10 +47,10 @@ async def assemble(
             idle.append(group)
             if refilled < refills:
                 refilled += 1
-                release(1)
+                drop()
         held = len(trained) + len(idle) - refilled
         if held == size:
-            yield Batch(tuple(trained), tuple(idle), held, group.index + 1)
+            yield Batch(tuple(trained), tuple(idle), held)
             trained, idle, refilled = [], [], 0
 
 

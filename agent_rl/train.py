@@ -34,6 +34,7 @@ from agent_rl.rollout.agent import PolicyAgent
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import RolloutManager
+from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import stream
 from agent_rl.store.checkpoint import MODEL, load_latest, save_checkpoint
@@ -53,6 +54,11 @@ class TrainConfig(Config):
     group_size: int = Field(default=8, ge=1, description="Episodes of one task.")
     max_staleness: int = Field(
         default=0, ge=0, description="Steps that a group may lag behind; 0 is the synchronous trainer."
+    )
+    overtake: int = Field(
+        default=0,
+        ge=0,
+        description="Running groups that a finished one may overtake into a batch; 0: batches in logical order.",
     )
     min_group_members: int = Field(
         default=2, ge=2, description="Valid members below which a group is not trained on, after failures and retries."
@@ -197,19 +203,28 @@ class _Run:
             run_episode, environment, lambda _, key: PolicyAgent(engine, codec, sampling, key), limits=config.limits
         )
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
+        order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
+        consumed = self._consumed_ahead()
         manager = RolloutManager(
             play,
             task_at,
             group_size=config.group_size,
             gate=gate,
+            order=order,
             seed=config.seed,
             max_concurrent_episodes=config.max_concurrent_episodes,
             max_attempts=config.max_attempts,
             start_index=start.next_group,
-            stop_index=self._stop_index(),
+            stop_index=self._stop_index(len(consumed)),
+            consumed=consumed,
             finished=self._journal.load_groups(start.next_group),
             on_group=self._make_durable,
         )
+
+        def drop() -> None:
+            order.drop()
+            gate.release()
+
         async with engine:
             await engine.update_weights(self._learner.weights(), start.step)
             async with manager:
@@ -218,27 +233,34 @@ class _Run:
                     manager.groups(),
                     config.groups_per_batch,
                     config.refills_per_batch,
-                    gate.release,
+                    drop,
                     config.min_group_members,
                 ):
-                    await self._train_on(batch, engine, rollout_wait_s=time.perf_counter() - began)
+                    wait_s = time.perf_counter() - began
+                    await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
                     if self.progress.step >= config.steps:
                         break
+                    order.finish_batch()
                     gate.release(batch.held)
                     began = time.perf_counter()
 
-    def _stop_index(self) -> int | None:
+    def _consumed_ahead(self) -> set[int]:
+        """The groups that overtook others before the checkpoint that this run goes on from."""
+        indices = {index for _, step_indices in self._journal.consumed() for index in step_indices}
+        return {index for index in indices if index >= self.progress.next_group}
+
+    def _stop_index(self, consumed_ahead: int) -> int | None:
         """The first group that no step needs. Unknown with refills: then the last step ends the stream."""
         config, progress = self._config, self.progress
         if config.refills_per_batch:
             return None
-        return progress.next_group + (config.steps - progress.step) * config.groups_per_batch
+        return progress.next_group + consumed_ahead + (config.steps - progress.step) * config.groups_per_batch
 
     async def _make_durable(self, group: Group) -> None:
         async with self._journal_turn:
             await anyio.to_thread.run_sync(self._journal.append_group, group)
 
-    async def _train_on(self, batch: Batch, engine: LocalEngine, rollout_wait_s: float) -> None:
+    async def _train_on(self, batch: Batch, engine: LocalEngine, next_group: int, rollout_wait_s: float) -> None:
         """One step: credit, learner, new weights into the engine, then the records of it."""
         _refuse_total_failure(batch)
         version = self.progress.step
@@ -247,7 +269,7 @@ class _Run:
         learn_s = time.perf_counter() - began
         await engine.update_weights(self._learner.weights(), version + 1)
         tokens = sum(episode.sampled_tokens for group in batch.groups for episode in group.trajectories)
-        self.progress = Progress(version + 1, batch.next_index, self.progress.sampled_tokens + tokens)
+        self.progress = Progress(version + 1, next_group, self.progress.sampled_tokens + tokens)
         wall_s = rollout_wait_s + time.perf_counter() - began
         metrics = {
             **{f"rollout/{name}": value for name, value in batch_metrics(batch, version).items()},

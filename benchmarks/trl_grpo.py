@@ -117,6 +117,7 @@ def rewards(completions: Sequence[Any], environments: Sequence[TrlSql], **_: Any
 def with_trl(config: Any, start: Path, tasks: Sequence[Task]) -> tuple[list[float], Any]:
     """Train `start` with TRL. Returns the reward of each batch and the model."""
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -173,6 +174,7 @@ def with_trl(config: Any, start: Path, tasks: Sequence[Task]) -> tuple[list[floa
             processing_class=tokenizer,
             environment_factory=TrlSql,
         )
+        trainer.remove_callback(PrinterCallback)  # a line of metrics per step
         trainer.train()
     return [entry["reward"] for entry in trainer.state.log_history if "reward" in entry], model.eval()
 

@@ -1,18 +1,18 @@
-"""Many groups at once, handed out in logical order. Owns the tasks, knows what runs; refuses to know what it is for.
+"""Many groups at once, handed out in order. Owns the tasks, knows what runs; refuses to know what it is for.
 
 The same code serves training (endless, admitted by the staleness gate) and evaluation (`run_tasks`).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeAlias
 
 import anyio
 
 from agent_rl.rollout.group import PlayEpisode, run_group
+from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import derive_seed
 from agent_rl.types import Group, Task, Trajectory
@@ -24,12 +24,13 @@ class RolloutManager:
     """Runs the groups of `task_at(0)`, `task_at(1)`, ... while its `async with` block is open.
 
     Groups are started in order as `gate` admits them, run concurrently (at most `max_concurrent_episodes` episodes at
-    a time, the earliest first) and are handed out by `groups()` in order, whatever finishes first: the same batches
-    for any concurrency. The consumer calls `gate.release` for every group that it has trained on or dropped.
+    a time, the earliest first) and are handed out by `groups()` as `order` says: by default in logical order, whatever
+    finishes first, so that batches are the same for any concurrency. The consumer calls `gate.release` for every group
+    that it has trained on or dropped.
 
     `on_group` is awaited when a group finishes, before it is handed out, so that it can be made durable; `finished`
     are groups that already are, which are handed out as they are instead of run again. `start_index` and `stop_index`
-    bound the indices (`None`: endless).
+    bound the indices (`None`: endless); those in `consumed` are left out.
 
     Leaving the block starts nothing new and waits for the groups that run, so that no work is lost; cancellation and
     exceptions end them at once. Either way every environment and session is released.
@@ -44,10 +45,12 @@ class RolloutManager:
         gate: StalenessGate,
         seed: int,
         max_concurrent_episodes: int,
+        order: ConsumptionOrder | None = None,
         max_attempts: int = 3,
         retry_delay_s: float = 1.0,
         start_index: int = 0,
         stop_index: int | None = None,
+        consumed: Collection[int] = (),
         finished: Mapping[int, Group] | None = None,
         on_group: OnGroup | None = None,
     ) -> None:
@@ -59,8 +62,10 @@ class RolloutManager:
         self._slots = anyio.Semaphore(max_concurrent_episodes)
         self._max_attempts = max_attempts
         self._retry_delay_s = retry_delay_s
+        self._order = order or ConsumptionOrder()
         self._stop_index = stop_index
         self._next_index = start_index
+        self._consumed = frozenset(consumed)
         self._durable = dict(finished or {})
         self._finished: dict[int, Group] = {}
         self._on_group = on_group
@@ -71,7 +76,7 @@ class RolloutManager:
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self._start_groups, self._next_index)
+        self._tasks.start_soon(self._start_groups)
         return self
 
     async def __aexit__(
@@ -81,32 +86,41 @@ class RolloutManager:
         return await self._tasks.__aexit__(exc_type, exc, tb)
 
     def groups(self) -> AsyncIterator[Group]:
-        """The groups in logical order, each as soon as it and all before it are finished. One stream per manager."""
+        """The groups, each as soon as it is finished and `order` lets it pass. One stream per manager."""
         return self
 
     def __aiter__(self) -> Self:
         return self
 
+    @property
+    def first_unconsumed(self) -> int:
+        """The lowest index of a group that was not handed out."""
+        return self._order.first_unconsumed(self._next_index)
+
     async def __anext__(self) -> Group:
-        if self._next_index == self._stop_index:
-            raise StopAsyncIteration
-        while self._next_index not in self._finished:
+        while (index := self._order.take()) is None:
+            if self.first_unconsumed == self._stop_index:
+                raise StopAsyncIteration
             self._arrival = anyio.Event()
             await self._arrival.wait()
-        group = self._finished.pop(self._next_index)
-        self._next_index += 1
-        return group
+        return self._finished.pop(index)
 
-    async def _start_groups(self, start_index: int) -> None:
+    async def _start_groups(self) -> None:
         with self._starting:
-            for index in itertools.count(start_index):
-                if index == self._stop_index:
-                    break
-                await self._gate.acquire()
-                if index in self._durable:
-                    self._hand_out(self._durable.pop(index))
-                else:
-                    self._tasks.start_soon(self._run_group, index)
+            while self._next_index != self._stop_index:
+                index = self._next_index
+                if index not in self._consumed:
+                    await self._gate.acquire()
+                    self._order.start(index)
+                    self._start_group(index)
+                self._next_index += 1
+            self._arrival.set()
+
+    def _start_group(self, index: int) -> None:
+        if index in self._durable:
+            self._hand_out(self._durable.pop(index))
+        else:
+            self._tasks.start_soon(self._run_group, index)
 
     async def _run_group(self, index: int) -> None:
         group = await run_group(
@@ -124,6 +138,7 @@ class RolloutManager:
 
     def _hand_out(self, group: Group) -> None:
         self._finished[group.index] = group
+        self._order.finish(group.index)
         self._arrival.set()
 
     async def _play_in_slot(self, task: Task, *, group_index: int, member: int, seed: int) -> Trajectory:

@@ -43,31 +43,46 @@ def group(index: int, rewards: Sequence[float]) -> Group:
     return Group(index, TASK, tuple(episode(index, member, reward) for member, reward in enumerate(rewards)))
 
 
-async def batches(signals: str, size: int, refills: int) -> tuple[list[Batch], list[int]]:
-    """`signals` has `s` for a group with signal and `.` for one without; also what was released on the way."""
-    released: list[int] = []
+async def batches(signals: str, size: int, refills: int) -> tuple[list[Batch], int]:
+    """`signals` has `s` for a group with signal and `.` for one without; also how many were dropped."""
+    dropped = 0
+
+    def drop() -> None:
+        nonlocal dropped
+        dropped += 1
 
     async def groups() -> AsyncIterator[Group]:
         for index, signal in enumerate(signals):
             yield group(index, (0, 1) if signal == "s" else (1, 1))
 
-    return [batch async for batch in assemble(groups(), size, refills, released.append)], released
+    return [batch async for batch in assemble(groups(), size, refills, drop)], dropped
 
 
 async def test_without_refills_a_batch_is_the_next_groups_with_or_without_signal() -> None:
-    found, released = await batches("s.s...ss", 4, 0)
+    found, dropped = await batches("s.s...ss", 4, 0)
     assert [[g.index for g in batch.groups] for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert [[g.index for g in batch.trained] for batch in found] == [[0, 2], [6, 7]]
-    assert [(batch.held, batch.next_index) for batch in found] == [(4, 4), (4, 8)]
-    assert released == []
+    assert [batch.held for batch in found] == [4, 4]
+    assert dropped == 0
 
 
 async def test_refills_replace_groups_without_signal_up_to_their_number() -> None:
-    found, released = await batches("s..s" + "...s" + "ss", 2, 2)
+    found, dropped = await batches("s..s" + "...s" + "ss", 2, 2)
     assert [[g.index for g in batch.groups] for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert [batch.held for batch in found] == [2, 2, 2], "slots still held are the size of a batch"
     assert [len(batch.trained) for batch in found] == [2, 1, 2]
-    assert released == [1, 1, 1, 1]
+    assert dropped == 4
+
+
+async def test_a_group_with_too_few_valid_members_trains_nothing() -> None:
+    async def groups() -> AsyncIterator[Group]:
+        for index, failed in enumerate((0, 1, 2)):
+            members = [episode(index, m, float(m % 2), failed=m >= 4 - failed) for m in range(4)]
+            yield Group(index, TASK, tuple(members))
+
+    [batch] = [batch async for batch in assemble(groups(), 3, 0, lambda: None, min_members=3)]
+    assert [group.index for group in batch.trained] == [0, 1]
+    assert [group.index for group in batch.idle] == [2]
 
 
 async def test_an_unfinished_batch_is_not_handed_out() -> None:
@@ -77,7 +92,7 @@ async def test_an_unfinished_batch_is_not_handed_out() -> None:
 
 def test_metrics_leave_failures_out_and_count_them_by_owner() -> None:
     members = (episode(0, 0, 1.0, version=3), episode(0, 1, 0.0, version=5), episode(0, 2, 9.0, failed=True))
-    metrics = batch_metrics(Batch((Group(0, TASK, members),), (), 1, 1), weight_version=5)
+    metrics = batch_metrics(Batch((Group(0, TASK, members),), (), 1), weight_version=5)
     assert metrics["reward"] == 0.5
     assert metrics["tool_errors"] == 1.0
     assert metrics["sampled_tokens"] == 2.0

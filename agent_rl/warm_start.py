@@ -43,7 +43,7 @@ class WarmStartConfig(Config):
 
     demonstrations: int = Field(default=1500, ge=1, description="Episodes of the demonstrator.")
     batch_rows: int = Field(default=16, ge=1, description="Demonstrations in one optimizer step.")
-    max_steps: int = Field(default=1000, ge=1, description="Optimizer steps at most, before the last ones.")
+    max_steps: int = Field(default=600, ge=1, description="Optimizer steps after which imitation has failed.")
     last_steps: int = Field(default=150, ge=0, description="Steps in which the learning rate falls to 0, at the end.")
     check_every: int = Field(default=50, ge=1, description="Steps between looks at the policy's behaviour.")
     check_episodes: int = Field(default=128, ge=1, description="Episodes in one look.")
@@ -85,10 +85,10 @@ async def warm_start(
     limits: RolloutLimits,
     seed: int,
     finished: Callable[[WarmStartReport], bool],
-) -> WarmStartReport:
+) -> WarmStartReport | None:
     """Train `model` in place until `finished` says so of a look at its behaviour, and then for `last_steps` more.
 
-    The usual `finished` is `behaves_like_demonstrator`; `max_steps` ends it in any case. Returns the last look.
+    The usual `finished` is `behaves_like_demonstrator`. Returns the last look; `None`: `max_steps` were too few.
     """
     codec = ChatCodec(tokenizer)
     episodes = [episode for group in demonstrations for episode in group.valid]
@@ -116,8 +116,10 @@ async def warm_start(
             loss = await anyio.to_thread.run_sync(_imitate, learner, rows, config.batch_rows, step, steps, seed)
             step += steps
             report = await look(step, loss)
-            if finished(report) or step == config.max_steps:
+            if finished(report):
                 break
+            if step == config.max_steps:
+                return None
         if not config.last_steps:
             return report
         learner.cool_down(config.last_steps)

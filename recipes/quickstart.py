@@ -25,6 +25,7 @@ from pydantic import Field
 from rich.console import Console
 
 from agent_rl.cli import run_recipe
+from agent_rl.errors import UserError
 from agent_rl.evaluate.harness import evaluate
 from agent_rl.evaluate.report import Report
 from agent_rl.evaluate.run_report import AFTER, BEFORE, ORACLE, RANDOM, RunReport
@@ -42,6 +43,7 @@ from agent_rl_envs.sql import VOCABULARY, SqlEnvironment
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ATTEMPTS = 3  # at the warm start
 DEMONSTRATED_SHARE = 0.4  # of two-query tasks: rarer ones would be learned too late to be imitated well
 START = "start"  # the policy that reinforcement learning starts from, in the run folder
 
@@ -151,7 +153,7 @@ async def _starting_policy(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The checkpoint that was asked for, or the tiny policy after its warm start; the run keeps it for `--resume`."""
     from agent_rl.learner.policy import load_policy, save_policy
-    from agent_rl.testing.tiny import make_model, make_tokenizer, render_episode
+    from agent_rl.testing.tiny import make_tokenizer, render_episode
 
     if config.model is not None:
         return load_policy(config.model, dtype=config.dtype, device=config.device)
@@ -160,8 +162,7 @@ async def _starting_policy(
         demonstrations = await _demonstrate(config)
         texts = [render_episode(episode, SqlEnvironment().tools) for g in demonstrations[:400] for episode in g.valid]
         tokenizer = make_tokenizer(texts, VOCABULARY)
-        model = make_model(tokenizer, hidden_size=config.hidden_size, heads=4, seed=config.seed)
-        await _imitate_demonstrator(config, model, tokenizer, console, demonstrations)
+        model = await _imitator(config, tokenizer, console, demonstrations)
         unfinished = folder / f"{START}.tmp"
         save_policy(model, tokenizer, unfinished)
         unfinished.rename(start)
@@ -178,22 +179,27 @@ def _demonstrated_tasks(config: Config, count: int, seed: int) -> Sequence[Task]
     return SqlEnvironment.tasks("train", count, seed, two_query_share=share)
 
 
-async def _imitate_demonstrator(
-    config: Config,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    console: Console,
-    demonstrations: Sequence[Group],
-) -> None:
-    """Until the policy behaves like its demonstrator."""
+async def _imitator(
+    config: Config, tokenizer: PreTrainedTokenizerBase, console: Console, demonstrations: Sequence[Group]
+) -> PreTrainedModel:
+    """A tiny model that acts like its demonstrator. Some random weights never learn to copy: others are tried then."""
+    from agent_rl.testing.tiny import make_model
+
     options = config.warm_start
-    with counting_progress(console, "imitating", options.max_steps) as advance:
+    for attempt in range(ATTEMPTS):
+        model = make_model(tokenizer, hidden_size=config.hidden_size, heads=4, seed=config.seed + (attempt << 32))
+        with counting_progress(console, "imitating", options.max_steps) as advance:
 
-        def finished(report: WarmStartReport) -> bool:
-            advance(report.step, f"odd actions {report.implausible:.0%}  loss {report.loss:.3f}")
-            return behaves_like_demonstrator(report, options)
+            def finished(report: WarmStartReport, advance: Callable[[int, str], None] = advance) -> bool:
+                advance(report.step, f"odd actions {report.implausible:.0%}  loss {report.loss:.3f}")
+                return behaves_like_demonstrator(report, options)
 
-        await _imitate(config, options, model, tokenizer, demonstrations, finished)
+            if await _imitate(config, options, model, tokenizer, demonstrations, finished) is not None:
+                return model
+    raise UserError(
+        f"The warm start failed {ATTEMPTS} times: after {options.max_steps} steps the policy still did not act like "
+        "its demonstrator. Raise --warm-start.max-steps or --warm-start.max-implausible, or take another --seed."
+    )
 
 
 async def _only_imitate(
@@ -221,8 +227,8 @@ async def _imitate(
     tokenizer: PreTrainedTokenizerBase,
     demonstrations: Sequence[Group],
     finished: Callable[[WarmStartReport], bool],
-) -> None:
-    await warm_start(
+) -> WarmStartReport | None:
+    return await warm_start(
         options,
         model=model,
         tokenizer=tokenizer,

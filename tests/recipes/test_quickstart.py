@@ -19,6 +19,7 @@ RECIPE = load_recipe("quickstart")
 SMALL = [
     *("--steps", "2", "--groups-per-batch", "4", "--group-size", "4", "--eval-tasks", "12"),
     *("--warm-start.demonstrations", "60", "--warm-start.max-steps", "20", "--warm-start.check-every", "10"),
+    *("--warm-start.max-implausible", "1", "--warm-start.last-steps", "2"),
     *("--warm-start.check-episodes", "8", "--checkpoint-every", "1"),
 ]
 

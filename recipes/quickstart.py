@@ -33,7 +33,7 @@ from agent_rl.learner.config import LearnerConfig
 from agent_rl.progress import counting_progress, training_progress
 from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, random_agent
 from agent_rl.rollout.limits import RolloutLimits
-from agent_rl.seeding import stream
+from agent_rl.seeding import derive_seed, stream
 from agent_rl.store.run_folder import open_run
 from agent_rl.train import TrainConfig, shuffled_epochs, train
 from agent_rl.types import Group, SamplingParams, Task, Trajectory
@@ -187,7 +187,8 @@ async def _imitator(
 
     options = config.warm_start
     for attempt in range(ATTEMPTS):
-        model = make_model(tokenizer, hidden_size=config.hidden_size, heads=4, seed=config.seed + (attempt << 32))
+        seed = derive_seed(config.seed, "imitator", attempt) if attempt else config.seed
+        model = make_model(tokenizer, hidden_size=config.hidden_size, heads=4, seed=seed)
         with counting_progress(console, "imitating", options.max_steps) as advance:
 
             def finished(report: WarmStartReport, advance: Callable[[int, str], None] = advance) -> bool:

@@ -220,7 +220,8 @@ def test_eval_prints_scores_with_intervals(capsys: pytest.CaptureFixture[str], t
     report = tmp_path / "report.json"
     assert main(["eval", GUESS, "--agent", "oracle", "-n", "5", "-r", "2", "-c", "3", "--output", str(report)]) == 0
     out = capsys.readouterr().out
-    assert "100.0% [" in out
+    assert "100.0%" in out
+    assert " - 100.0" in out, "the interval"
     assert "5 x 2" in out
     content = json.loads(report.read_text())
     assert (content["config"]["tasks"], content["config"]["samples"], content["config"]["concurrency"]) == (5, 2, 3)

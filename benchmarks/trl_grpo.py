@@ -260,7 +260,7 @@ def main() -> None:
         outcome = run(trainer, config, start, test)
         ours = ours or outcome
         tenth = max(1, config.steps // 10)
-        ends = [round(share * len(outcome.rewards)) for share in SHARES]
+        ends = [max(1, round(share * len(outcome.rewards))) for share in SHARES]
         rewards = [sum(part) / len(part) for part in (outcome.rewards[max(0, end - tenth) : end] for end in ends)]
         table.add_row(
             name,

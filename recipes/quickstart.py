@@ -122,6 +122,7 @@ async def _run(config: Config, folder: Path, console: Console) -> None:
         tokens=tokens,
         seed=config.seed,
         control=config.control,
+        resumed=config.resume,  # then the wall time is that since the run was resumed
         wall_s=time.perf_counter() - began,
     )
 

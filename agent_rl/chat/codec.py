@@ -10,7 +10,6 @@ The codec keeps no state of any episode; `Conversation` does.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 TemplateMessage: TypeAlias = dict[str, Any]
 
-OPENINGS = 256  # remembered encodings of openings
+OPENINGS = 256  # remembered
 _DUMMY_USER: TemplateMessage = {"role": "user", "content": "question"}
 _DUMMY_ANSWER = "dummy-answer"
 _AWKWARD_CONTENTS = ("", "  spaces  ", "\n\nnewlines\n\n", '\'quotes" \\ <tag> {"json": [1]}')
@@ -42,6 +41,14 @@ _MOCK_TOOL = {
         "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
     },
 }
+
+
+class Opening(NamedTuple):
+    """How an episode begins: the messages as templates take them, their text and its ids. Shared: read-only."""
+
+    history: tuple[TemplateMessage, ...]
+    text: str
+    ids_T: IntArray
 
 
 class _Shape(NamedTuple):
@@ -68,7 +75,7 @@ class ChatCodec:
         self._tokenizer: Any = tokenizer
         self._parse = get_tool_parser(tool_parser)
         self._encoder = QuotingEncoder(_backend(tokenizer))
-        self._openings = functools.lru_cache(maxsize=OPENINGS)(self._encode_opening)
+        self._openings: dict[str, Opening] = {}
         self._shapes: dict[tuple[Role, ...], _Shape | None] = {}
         self._observation_roles = self._find_observation_roles()
         self._starts_reasoning = self._render_suffix([]).rstrip().endswith("<think>")
@@ -110,7 +117,7 @@ class ChatCodec:
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> IntArray:
         """Ids of the opening messages and the first generation header."""
-        return self.encode_rendered(self.render(self.template_messages(messages), tools))
+        return self.opening(messages, tools).ids_T
 
     def encode_action(self, message: Message) -> IntArray:
         """Ids of an assistant turn as the model would have to sample it, stop token included: for demonstrations."""
@@ -146,14 +153,23 @@ class ChatCodec:
         """Ids of rendered text."""
         return self._encoder.encode(text)
 
-    def encode_opening(self, text: str) -> IntArray:
-        """Ids of a rendered opening. Siblings of a group open alike, so the latest ones are remembered: read-only."""
-        return self._openings(text)
+    def opening(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Opening:
+        """The opening messages, rendered and encoded up to the next generation header. Raises `ModelError`.
 
-    def _encode_opening(self, text: str) -> IntArray:
-        ids = self.encode_rendered(text)
-        ids.setflags(write=False)
-        return ids
+        Siblings of a group open alike, so the latest ones are remembered.
+        """
+        key = repr((messages, [tool.definition for tool in tools]))
+        opening = self._openings.get(key)
+        if opening is None:
+            history = self.template_messages(messages)
+            text = self.render(history, tools)
+            ids = self.encode_rendered(text)
+            ids.setflags(write=False)
+            opening = Opening(tuple(history), text, ids)
+            if len(self._openings) == OPENINGS:
+                del self._openings[next(iter(self._openings))]
+            self._openings[key] = opening
+        return opening
 
     def encode_suffix(self, text: str, *, closed: bool) -> IntArray:
         """Ids of rendered text that follows the content of an assistant turn, without the end of the turn if `closed`.

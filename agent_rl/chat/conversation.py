@@ -54,9 +54,10 @@ class Conversation:
 
     def start(self, messages: Sequence[Message]) -> None:
         """Render and encode the opening messages."""
-        self._history = self._codec.template_messages(messages)
-        self._rendered = self._codec.render(self._history, self._tools)
-        self._buffer = TokenBuffer(self._codec.encode_opening(self._rendered))
+        opening = self._codec.opening(messages, self._tools)
+        self._history = list(opening.history)
+        self._rendered = opening.text
+        self._buffer = TokenBuffer(opening.ids_T)
 
     def append_response(self, generation: Generation) -> Response:
         """Append what was sampled, verbatim, and parse it."""

@@ -155,8 +155,7 @@ class History:
         """How many ids of the parent's row stay, and what to append to them."""
         codec, offered = self._codec, cast("Sequence[Tool]", tools)  # templates need the definitions only
         if parent is None:
-            text = codec.render(codec.template_messages(asked), offered)
-            return 0, codec.encode_opening(text)
+            return 0, codec.opening(asked, offered).ids_T
         closed = codec.ends_turn(parent.ids_R)
         if codec.preserves_prefix:
             return parent.end, codec.encode_observations(asked, closed=closed)

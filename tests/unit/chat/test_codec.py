@@ -13,7 +13,9 @@ from agent_rl.errors import ModelError, NotFoundError
 from agent_rl.types import Message, ToolCall
 
 MARKS = "\ufdd0\ufdd1"  # the codec's own quotes; text between them is encoded apart
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=MARKS), max_size=12)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=MARKS), max_size=12).filter(
+    lambda text: "<|" not in text  # hypothesis also draws the constants of this project: special tokens
+)
 AWKWARD = TEXT | st.sampled_from(["", " ", "\n\n", "<tool_call>", "</tool_response>", '{"a": "b"}', "<|im_", "end|>"])
 OBSERVATIONS = st.lists(st.tuples(st.sampled_from(["tool", "user", "system"]), AWKWARD), min_size=1, max_size=3)
 

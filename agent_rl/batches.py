@@ -84,7 +84,7 @@ def _oldest_version(episode: Trajectory) -> int:
 
 _EPISODE_METRICS: dict[str, Callable[[Trajectory], float]] = {
     "reward": lambda episode: episode.reward,
-    "turns": lambda episode: len(episode.turns),
+    "turns": lambda episode: episode.steps,
     "sampled_tokens": lambda episode: episode.sampled_tokens,
     "tool_calls": lambda episode: sum(len(turn.tool_results) for turn in episode.turns),
     "tool_errors": _tool_errors,

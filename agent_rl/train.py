@@ -30,7 +30,7 @@ from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.engine.local import LocalEngine
 from agent_rl.errors import UserError
 from agent_rl.learner.learner import Learner, LearnerConfig
-from agent_rl.rollout.agent import PolicyAgent
+from agent_rl.rollout.context import ContextConfig, policy_agents
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import RolloutManager
@@ -77,6 +77,7 @@ class TrainConfig(Config):
     max_concurrent_episodes: int = Field(default=256, ge=1, description="Episodes in flight; rows of the local engine.")
     max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
     limits: RolloutLimits = Field(default_factory=RolloutLimits, description="Limits of one episode.")
+    context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
     deterministic: bool = Field(
         default=False, description="Batch-invariant engine: slower, the same samples under any load."
@@ -199,9 +200,8 @@ class _Run:
     ) -> None:
         config, start = self._config, self.progress
         sampling = SamplingParams(temperature=config.temperature)
-        play = functools.partial(
-            run_episode, environment, lambda _, key: PolicyAgent(engine, codec, sampling, key), limits=config.limits
-        )
+        make_agent = policy_agents(engine, codec, sampling, config.context)
+        play = functools.partial(run_episode, environment, make_agent, limits=config.limits)
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
         order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
         consumed = self._consumed_ahead()

@@ -195,6 +195,7 @@ class Turn:
     """One action of the model and what the environment said to it.
 
     `start:end` is the span of the sampled tokens in segment `segment` (equal when the agent has no tokens).
+    `internal` turns are the agent's own, such as a summary of what came before: the environment never saw them.
     `state_key` identifies the environment state the action was taken in, for credit that groups by state.
     """
 
@@ -211,6 +212,7 @@ class Turn:
     state_key: Hashable | None = None
     generation_s: float = 0.0
     step_s: float = 0.0
+    internal: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,6 +237,11 @@ class Trajectory:
     def reward(self) -> float:
         """Sum of the turns' rewards."""
         return sum(turn.reward for turn in self.turns)
+
+    @property
+    def steps(self) -> int:
+        """Turns that the environment saw."""
+        return sum(not turn.internal for turn in self.turns)
 
     @property
     def terminated(self) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from agent_rl.chat.codec import ChatCodec, TemplateMessage
 from agent_rl.tokens import TokenBuffer
 from agent_rl.types import Generation, IntArray, Message, Segment
@@ -39,6 +41,7 @@ class Conversation:
         self._ended: list[Segment] = []
         self._buffer = TokenBuffer()
         self._closed = True
+        self._inside_response = False
         self._history: list[TemplateMessage] = []
         self._rendered = ""  # the text that the buffer stands for, up to and without the end of the last response
 
@@ -49,7 +52,7 @@ class Conversation:
 
     @property
     def forks(self) -> int:
-        """How often the template rewrote history."""
+        """How often history was rewritten."""
         return len(self._ended)
 
     def start(self, messages: Sequence[Message]) -> None:
@@ -66,8 +69,12 @@ class Conversation:
         self._closed = self._codec.ends_turn(ids_R)
         if not self._codec.preserves_prefix:
             turn = self._codec.template_response(ids_R)
-            self._history.append(turn)
+            if self._inside_response:
+                self._history[-1]["content"] += turn["content"]
+            else:
+                self._history.append(turn)
             self._rendered += turn["content"]
+        self._inside_response = False
         return Response(self._codec.decode_action(ids_R), self.forks, start, end)
 
     def append_observations(self, messages: Sequence[Message]) -> None:
@@ -78,15 +85,46 @@ class Conversation:
             self._history += self._codec.template_messages(messages)
             self._continue_with(self._codec.render(self._history, self._tools))
 
+    def restart(self, history: Sequence[Message | IntArray]) -> None:
+        """End the segment and begin the next one with `history` in place of what was, up to the next response.
+
+        An array in `history` is a sampled response, which is shown verbatim.
+        """
+        self._end_segment()
+        self._history = [self._template_entry(entry) for entry in history]
+        self._rendered = self._codec.render(self._history, self._tools)
+        self._buffer = TokenBuffer(self._codec.encode_rendered(self._rendered))
+
+    def carry_over(self, start: int, count: int) -> None:
+        """End the segment inside a response and begin the next one with what preceded `start` and the last `count` ids.
+
+        The response goes on there, and remembers of itself only what it carried over.
+        """
+        ids_T = self._buffer.ids_T
+        self._end_segment()
+        self._buffer = TokenBuffer(np.concatenate((ids_T[:start], ids_T[len(ids_T) - count :])))
+        self._inside_response = True
+
     def segments(self) -> tuple[Segment, ...]:
         """The segments so far, the current one last."""
         return (*self._ended, self._buffer.segment())
+
+    def _end_segment(self) -> None:
+        """Keep the segment, unless nothing was sampled in it: turns name their segments by number."""
+        segment = self._buffer.segment()
+        if segment.response_mask_T.any():
+            self._ended.append(segment)
+
+    def _template_entry(self, entry: Message | IntArray) -> TemplateMessage:
+        if isinstance(entry, Message):
+            return self._codec.template_messages([entry])[0]
+        return self._codec.template_response(entry)
 
     def _continue_with(self, rendered: str) -> None:
         if rendered.startswith(self._rendered):
             suffix = rendered[len(self._rendered) :]
             self._buffer.append_context(self._codec.encode_suffix(suffix, closed=self._closed))
         else:
-            self._ended.append(self._buffer.segment())
+            self._end_segment()
             self._buffer = TokenBuffer(self._codec.encode_rendered(rendered))
         self._rendered = rendered

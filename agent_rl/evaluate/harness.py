@@ -20,7 +20,8 @@ from agent_rl.config import Config
 from agent_rl.errors import ConfigError
 from agent_rl.evaluate.report import IntervalMethod, Report, summarize
 from agent_rl.registry import get_environment
-from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, random_agent
+from agent_rl.rollout.agent import MakeAgent, OracleAgent, random_agent
+from agent_rl.rollout.context import ContextConfig, policy_agents
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
@@ -54,6 +55,7 @@ class EvalConfig(Config):
         default_factory=RolloutLimits,
         description="Limits of one episode; a model with fewer positions lowers max_context_tokens.",
     )
+    context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
     max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
     tool_parser: str = Field(default="hermes", description="Format of tool calls, by vLLM's name of the parser.")
     dtype: str = Field(default="float32", description="Type of the weights: float32, bfloat16 or float16.")
@@ -159,7 +161,7 @@ async def _actor(config: EvalConfig) -> AsyncGenerator[tuple[MakeAgent, RolloutL
         limits = _fitted(config.limits, model)
         sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p)
         async with LocalEngine(model, max_batch=config.concurrency, max_context=limits.max_context_tokens) as engine:
-            yield lambda _, key: PolicyAgent(engine, codec, sampling, key), limits
+            yield policy_agents(engine, codec, sampling, config.context), limits
 
 
 def _fitted(limits: RolloutLimits, model: PreTrainedModel) -> RolloutLimits:

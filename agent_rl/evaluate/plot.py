@@ -27,7 +27,7 @@ def learning_curve(metrics_file: Path, picture: Path, references: Mapping[str, f
     axes.plot(steps, smoothed(rewards, SMOOTHING), color="C0", linewidth=2, label="training episodes")
     for index, (name, reference) in enumerate(references.items(), start=1):
         value = reference.value if isinstance(reference, Estimate) else reference
-        axes.axhline(value, color=f"C{index}", linestyle="--", linewidth=1.2, label=f"{name} ({value:.0%})")
+        axes.axhline(value, color=f"C{index}", linestyle="--", linewidth=1.2, label=f"{name} ({value:.1%})")
         if isinstance(reference, Estimate):
             axes.axhspan(reference.low, reference.high, color=f"C{index}", alpha=0.12, linewidth=0)
     axes.set(xlabel="training step", ylabel="mean reward", ylim=(-0.02, 1.02))

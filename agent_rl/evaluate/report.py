@@ -80,7 +80,7 @@ def summarize(
         episodes=len(episodes),
         failures=_counts([str(e.failure.owner) for e in episodes if e.failure is not None]),
         stop_reasons=_counts([str(e.stop_reason) for e in valid]),
-        turns=_mean(valid, lambda e: len(e.turns)),
+        turns=_mean(valid, lambda e: e.steps),
         tool_calls=_mean(valid, lambda e: sum(len(turn.tool_results) for turn in e.turns)),
         tool_errors=_mean(valid, lambda e: sum(r.error is not None for turn in e.turns for r in turn.tool_results)),
         tokens=tokens,

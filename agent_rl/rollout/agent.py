@@ -37,13 +37,17 @@ class EpisodeKey:
 
 
 class Action(NamedTuple):
-    """What an agent did in one turn; `start:end` are its sampled tokens in segment `segment`."""
+    """What an agent did in one turn; `start:end` are its sampled tokens in segment `segment`.
+
+    An `internal` one is not for the environment: the episode records it and asks for the next action at once.
+    """
 
     message: Message
     finish_reason: FinishReason = FinishReason.STOP
     segment: int = 0
     start: int = 0
     end: int = 0
+    internal: bool = False
 
 
 class Agent(Protocol):
@@ -97,10 +101,11 @@ class PolicyAgent:
     @property
     def context_tokens(self) -> int:
         """Length of the prompt of the next request."""
-        return len(self._started.prompt_ids_T)
+        return len(self.conversation.prompt_ids_T)
 
     @property
-    def _started(self) -> Conversation:
+    def conversation(self) -> Conversation:
+        """The tokens and messages so far."""
         assert self._conversation is not None, "start() comes first"
         return self._conversation
 
@@ -111,15 +116,16 @@ class PolicyAgent:
 
     async def act(self, turn: int, max_tokens: int) -> Action:
         """Sample one response. An aborted one is the provider's failure: it says nothing about the model."""
-        generation = await self._generate(turn, max_tokens)
-        response = self._started.append_response(generation)
+        generation = await self.generate(turn, max_tokens)
+        response = self.conversation.append_response(generation)
         return Action(response.message, generation.finish_reason, response.segment, response.start, response.end)
 
-    async def _generate(self, turn: int, max_tokens: int) -> Generation:
+    async def generate(self, turn: int, max_tokens: int) -> Generation:
+        """One response of at most `max_tokens` tokens to the conversation as it is, which stays as it is."""
         if max_tokens != self._sampling.max_tokens:
             self._sampling = replace(self._sampling, max_tokens=max_tokens)
         request = GenerationRequest(
-            self._session, self._started.prompt_ids_T, self._sampling, self._key.turn_seed(turn)
+            self._session, self.conversation.prompt_ids_T, self._sampling, self._key.turn_seed(turn)
         )
         with boundary(ProviderFailure, "generation"):
             generation = await self._engine.generate(request)
@@ -129,7 +135,7 @@ class PolicyAgent:
 
     def observe(self, messages: Sequence[Message]) -> None:
         """Encode what is new, and nothing else."""
-        self._started.append_observations(messages)
+        self.conversation.append_observations(messages)
 
     def segments(self) -> tuple[Segment, ...]:
         """A copy of the rows; a last one without any response is left out."""

@@ -98,6 +98,7 @@ class _Episode:
         self._clock = anyio.CancelScope()
         self._stage: tuple[type[RolloutFailure], str] = (EnvironmentFailure, "setup")
         self._ends_at = math.inf
+        self._steps = 0
         self._tool_calls = 0
         self._mistakes_in_a_row = 0
 
@@ -158,7 +159,7 @@ class _Episode:
         stop_reason = None
         while stop_reason is None:
             context_tokens = self._agent.context_tokens
-            stop_reason = self._limits.before_action(len(self._record.turns), context_tokens)
+            stop_reason = self._limits.before_action(self._steps, context_tokens)
             if stop_reason is None:
                 stop_reason = await self._take_turn(self._limits.response_tokens(context_tokens))
         self._record.stop_reason = stop_reason
@@ -169,6 +170,10 @@ class _Episode:
         with boundary(EnvironmentFailure, "state_key"):
             state_key = self._environment.state_key()
         action, generation_s = await self._act(index, max_tokens)
+        if action.internal:
+            self._record.turns.append(_turn(index, action, _UNANSWERED, state_key, generation_s, 0.0))
+            return None
+        self._steps += 1
         acted = self._start(EnvironmentFailure, "step", self._limits.step_timeout_s)
         self._tool_calls += len(action.message.tool_calls)
         stop_reason = self._limits.after_action(action.finish_reason, max_tokens, self._tool_calls)
@@ -223,6 +228,7 @@ def _turn(
         state_key=state_key,
         generation_s=generation_s,
         step_s=step_s,
+        internal=action.internal,
     )
 
 

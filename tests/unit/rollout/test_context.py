@@ -162,6 +162,38 @@ async def test_thinking_in_chunks_sees_one_chunk_and_says_all(codec):
     assert len(trajectory.turns) == 1 + -(-(len(ids) - chunk) // (chunk - carry))
 
 
+async def test_a_response_in_chunks_is_one_message_of_the_history(codec):
+    thought = f"<think>\n{'step, then ' * 20}\n</think>\n\n{CALL}"
+    left = [[*codec.encode_rendered(text).tolist(), codec.stop_token_ids[0]] for text in (thought, "done")]
+    prompts = []
+
+    def respond(request):
+        prompts.append(codec.decode(request.prompt_ids_T))
+        said, left[0] = left[0][: request.sampling.max_tokens], left[0][request.sampling.max_tokens :]
+        if not left[0]:
+            left.pop(0)
+        return said
+
+    trajectory = await run_episode(
+        lambda task: CountUp(),
+        policy_agents(
+            ScriptedEngine(respond),
+            codec,
+            SamplingParams(),
+            ContextConfig(strategy="chunk", chunk_tokens=60, max_chunks=100),
+        ),
+        CountUp.tasks("train", 1, turns=2)[0],
+        group_index=0,
+        member=0,
+        seed=0,
+        limits=RolloutLimits(max_turns=2, max_response_tokens=1000, max_context_tokens=2000),
+    )
+    assert trajectory.reward == 1.0
+    assert len(prompts) > 3
+    assert prompts[-1].count("<|im_start|>assistant") == 2
+    assert "The total is 1." in prompts[-1]
+
+
 async def test_too_many_chunks_are_a_response_that_is_too_long(codec):
     word = int(codec.encode_rendered("step")[0])
     trajectory = await run_episode(

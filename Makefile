@@ -10,11 +10,18 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 py
 # More options for the recipe (`make quickstart OPTIONS="--seed 1"`) or for pytest (`make test OPTIONS="-k tool"`).
 OPTIONS ?=
 
-.PHONY: help quickstart test check clean
+# vLLM wants other versions of some libraries, so its tests have an environment of their own; pip cannot leave out the
+# parts of vLLM that need CUDA, uv can. Byte code is compiled once, not by each of vLLM's processes.
+VLLM_VENV := .venv-vllm
+VLLM_INSTALL := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(VLLM_VENV)/bin/uv pip install --quiet --compile-bytecode \
+	--python $(VLLM_VENV)/bin/python --override tests/vllm/overrides.txt --requirements tests/vllm/requirements.txt
+
+.PHONY: help quickstart test test-vllm check clean
 
 help:
 	@echo "make quickstart   train a small agent on this machine, in minutes"
 	@echo "make test         lint, types, import contracts and the whole test suite"
+	@echo "make test-vllm    the vLLM engine against a real vLLM on the CPU, in an environment of its own"
 	@echo "make check        only lint, types and import contracts"
 	@echo "make clean        remove the virtual environment and all caches, keep runs/"
 
@@ -24,6 +31,9 @@ quickstart: $(VENV)/.installed
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 $(OPTIONS)
 
+test-vllm: $(VLLM_VENV)/.installed
+	$(VLLM_VENV)/bin/pytest tests/vllm $(OPTIONS)
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,7 +41,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -47,3 +57,10 @@ $(VENV)/.installed-dev: $(SOURCES) | $(BIN)/python
 	@echo "Installing agent-rl with its development tools into $(VENV); the first time this takes a few minutes."
 	$(INSTALL) '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(VLLM_VENV)/.installed: $(SOURCES) tests/vllm/overrides.txt tests/vllm/requirements.txt
+	$(if $(PYTHON),,$(error agent-rl needs Python 3.11 or newer: name it with make PYTHON=/path/to/python))
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VLLM_INSTALL) --editable .
+	@touch $@

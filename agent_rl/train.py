@@ -27,7 +27,8 @@ from agent_rl.chat.codec import ChatCodec
 from agent_rl.config import Config
 from agent_rl.credit import get_estimator
 from agent_rl.credit.rows import Aggregation, row_groups, to_rows
-from agent_rl.engine.local import LocalEngine
+from agent_rl.engine.base import Engine
+from agent_rl.engine.choose import EngineConfig, open_engine
 from agent_rl.errors import UserError
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.rollout.context import ContextConfig, policy_agents
@@ -44,6 +45,9 @@ from agent_rl.types import Group, SamplingParams, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+ENGINE_MODEL = "engine_model"  # where vLLM finds the model that it starts with
 
 
 class TrainConfig(Config):
@@ -77,6 +81,7 @@ class TrainConfig(Config):
     max_concurrent_episodes: int = Field(default=256, ge=1, description="Episodes in flight; rows of the local engine.")
     max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
     limits: RolloutLimits = Field(default_factory=RolloutLimits, description="Limits of one episode.")
+    engine: EngineConfig = Field(default_factory=EngineConfig, description="Where responses are sampled.")
     context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
     deterministic: bool = Field(
@@ -158,13 +163,18 @@ async def train(
     ):
         journal.rewind(progress.step)
         run = _Run(config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress)
-        engine = LocalEngine(
+        codec = ChatCodec(tokenizer, config.tool_parser)
+        async with open_engine(
+            config.engine,
             model,
+            tokenizer,
+            codec.encode_rendered,
+            folder=run_dir / ENGINE_MODEL,
             max_batch=config.max_concurrent_episodes,
             max_context=config.limits.max_context_tokens,
             deterministic=config.deterministic,
-        )
-        await run.go(engine, ChatCodec(tokenizer, config.tool_parser), environment, task_at)
+        ) as engine:
+            await run.go(engine, codec, environment, task_at)
         return run.progress
 
 
@@ -195,9 +205,7 @@ class _Run:
         self._transform_group = transform_group
         self._estimator = get_estimator(config.estimator)
 
-    async def go(
-        self, engine: LocalEngine, codec: ChatCodec, environment: EnvironmentFactory, task_at: TaskSampler
-    ) -> None:
+    async def go(self, engine: Engine, codec: ChatCodec, environment: EnvironmentFactory, task_at: TaskSampler) -> None:
         config, start = self._config, self.progress
         sampling = SamplingParams(temperature=config.temperature)
         make_agent = policy_agents(engine, codec, sampling, config.context)
@@ -225,24 +233,23 @@ class _Run:
             order.drop()
             gate.release()
 
-        async with engine:
-            await engine.update_weights(self._learner.weights(), start.step)
-            async with manager:
+        await engine.update_weights(self._learner.weights(), start.step)
+        async with manager:
+            began = time.perf_counter()
+            async for batch in assemble(
+                manager.groups(),
+                config.groups_per_batch,
+                config.refills_per_batch,
+                drop,
+                config.min_group_members,
+            ):
+                wait_s = time.perf_counter() - began
+                await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
+                if self.progress.step >= config.steps:
+                    break
+                order.finish_batch()
+                gate.release(batch.held)
                 began = time.perf_counter()
-                async for batch in assemble(
-                    manager.groups(),
-                    config.groups_per_batch,
-                    config.refills_per_batch,
-                    drop,
-                    config.min_group_members,
-                ):
-                    wait_s = time.perf_counter() - began
-                    await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
-                    if self.progress.step >= config.steps:
-                        break
-                    order.finish_batch()
-                    gate.release(batch.held)
-                    began = time.perf_counter()
 
     def _consumed_ahead(self) -> set[int]:
         """The groups that overtook others before the checkpoint that this run goes on from."""
@@ -260,7 +267,7 @@ class _Run:
         async with self._journal_turn:
             await anyio.to_thread.run_sync(self._journal.append_group, group)
 
-    async def _train_on(self, batch: Batch, engine: LocalEngine, next_group: int, rollout_wait_s: float) -> None:
+    async def _train_on(self, batch: Batch, engine: Engine, next_group: int, rollout_wait_s: float) -> None:
         """One step: credit, learner, new weights into the engine, then the records of it."""
         _refuse_total_failure(batch)
         version = self.progress.step

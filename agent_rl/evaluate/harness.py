@@ -6,6 +6,7 @@ Knows how to set an evaluation up. What the scores are is in `report`, how their
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ import anyio
 from pydantic import Field, model_validator
 
 from agent_rl.config import Config
+from agent_rl.engine.choose import EngineConfig
 from agent_rl.errors import ConfigError
 from agent_rl.evaluate.report import IntervalMethod, Report, summarize
 from agent_rl.registry import get_environment
@@ -55,6 +57,7 @@ class EvalConfig(Config):
         default_factory=RolloutLimits,
         description="Limits of one episode; a model with fewer positions lowers max_context_tokens.",
     )
+    engine: EngineConfig = Field(default_factory=EngineConfig, description="Where responses are sampled.")
     context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
     max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
     tool_parser: str = Field(default="hermes", description="Format of tool calls, by vLLM's name of the parser.")
@@ -153,15 +156,24 @@ async def _actor(config: EvalConfig) -> AsyncGenerator[tuple[MakeAgent, RolloutL
         yield random_agent, config.limits
     else:
         from agent_rl.chat.codec import ChatCodec
-        from agent_rl.engine.local import LocalEngine
+        from agent_rl.engine.choose import open_engine
         from agent_rl.learner.policy import load_policy
 
         model, tokenizer = load_policy(model_source(config.model), dtype=config.dtype, device=config.device)
         codec = ChatCodec(tokenizer, config.tool_parser)
         limits = _fitted(config.limits, model)
         sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p)
-        async with LocalEngine(model, max_batch=config.concurrency, max_context=limits.max_context_tokens) as engine:
-            yield policy_agents(engine, codec, sampling, config.context), limits
+        with tempfile.TemporaryDirectory(prefix="agent-rl-") as folder:
+            async with open_engine(
+                config.engine,
+                model,
+                tokenizer,
+                codec.encode_rendered,
+                folder=Path(folder),
+                max_batch=config.concurrency,
+                max_context=limits.max_context_tokens,
+            ) as engine:
+                yield policy_agents(engine, codec, sampling, config.context), limits
 
 
 def _fitted(limits: RolloutLimits, model: PreTrainedModel) -> RolloutLimits:

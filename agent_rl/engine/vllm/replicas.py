@@ -1,0 +1,51 @@
+"""Which server an episode is at. Pure bookkeeping: knows neither HTTP nor vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from agent_rl.errors import ProviderFailure
+
+
+@dataclass(eq=False, slots=True)
+class Replica:
+    """One of several servers of the same model, with the sessions that stay at it."""
+
+    url: str
+    lost: bool = False
+    sessions: set[str] = field(default_factory=set[str])
+
+
+class Replicas:
+    """Sticky routing: a session stays at the replica of its first request, the one with the fewest sessions then."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self.all = tuple(Replica(url) for url in dict.fromkeys(urls))
+        self._home: dict[str, Replica] = {}
+
+    def of(self, session: str) -> Replica:
+        """The session's replica. Raises `ProviderFailure` when all are lost."""
+        home = self._home.get(session)
+        if home is None:
+            found = [replica for replica in self.all if not replica.lost]
+            if not found:
+                raise ProviderFailure("No server can be reached.", kind="connection", stage="generation")
+            home = self._home[session] = min(found, key=lambda replica: len(replica.sessions))
+            home.sessions.add(session)
+        return home
+
+    def forget(self, session: str) -> None:
+        """Unknown sessions are fine."""
+        if home := self._home.pop(session, None):
+            home.sessions.discard(session)
+
+    def lose(self, replica: Replica) -> None:
+        """Route nothing there; its sessions move with their next request."""
+        replica.lost = True
+        for session in list(replica.sessions):
+            self.forget(session)
+
+    def find(self, replica: Replica) -> None:
+        """Route there again."""
+        replica.lost = False

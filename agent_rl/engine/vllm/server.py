@@ -1,0 +1,260 @@
+"""A client of `vllm serve`, one server or several: token ids over HTTP, episodes that stay where their cache is."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+import anyio.to_thread
+import httpx
+
+from agent_rl.concurrency import collect, shielded
+from agent_rl.engine.base import GenerationRequest
+from agent_rl.engine.vllm.replicas import Replica, Replicas
+from agent_rl.engine.vllm.requests import LOGPROBS_MODE, Response, end, sampling_fields
+from agent_rl.engine.vllm.weights import WeightFiles, newer
+from agent_rl.errors import ConfigError, ProviderFailure
+from agent_rl.types import Generation
+
+if TYPE_CHECKING:
+    import torch
+
+START_COMMAND = f"VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode {LOGPROBS_MODE}"
+_ID_PREFIX = "generate-tokens-"  # what the server puts before the id of a request
+_STAGE = "generation"
+
+
+class VLLMServerEngine:
+    """`async with VLLMServerEngine(["http://gpu-1:8000", "http://gpu-2:8000"]) as engine:`, each serving one model.
+
+    Start each server with `VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out
+    --logprobs-mode processed_logprobs`; the servers are data-parallel replicas. An episode stays at the server of its
+    first turn, which has its cache; when that server dies, its episodes move. Weight updates freeze what runs, so that
+    partial responses survive. `weights_folder` must be seen by the servers under the same path (shared memory, by
+    default: servers on this machine). A server that misses an update is left out until it gets one.
+
+    `request_timeout_s` is how long one response may take; `update_timeout_s` is for one update of the weights.
+    """
+
+    def __init__(
+        self,
+        base_urls: Sequence[str],
+        *,
+        weights_folder: Path | None = None,
+        request_timeout_s: float = 600.0,
+        update_timeout_s: float = 600.0,
+    ) -> None:
+        if not base_urls:
+            raise ConfigError("VLLMServerEngine needs the URL of at least one server.")
+        for url in base_urls:
+            if not url.startswith(("http://", "https://")):
+                raise ConfigError(f"The server {url!r} must start with http:// or https://.")
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(request_timeout_s, connect=10.0),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
+        )
+        self._replicas = Replicas([url.rstrip("/").removesuffix("/v1") for url in base_urls])
+        self._update_timeout_s = update_timeout_s
+        self._files = WeightFiles(weights_folder)
+        self._running: dict[str, tuple[Replica, str]] = {}
+        self._updating = anyio.Lock()
+        self._adapter: str | None = None
+        self.max_context = 0
+        self.weight_version = 0
+
+    async def __aenter__(self) -> Self:
+        """Check every server. Raises `ConfigError` for one that is absent or was started without what this needs."""
+        await self._http.__aenter__()
+        try:
+            lengths = await collect([lambda replica=replica: self._inspect(replica) for replica in self._replicas.all])
+        except BaseException:
+            await self._http.__aexit__(None, None, None)
+            raise
+        self.max_context = min(lengths)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._files.remove()
+        await self._http.__aexit__(exc_type, exc, tb)
+
+    async def _inspect(self, replica: Replica) -> int:
+        """The longest context of a server that can do what is needed of it."""
+        try:
+            models = await self._get(replica, "/v1/models")
+            info = await self._get(replica, "/server_info", config_format="json")
+            await self._post(replica, "/update_weight_version", {"new_version": str(self.weight_version)})
+        except ProviderFailure as failure:
+            raise ConfigError(f"{replica.url}: {failure} Start it with: {START_COMMAND}") from failure
+        mode = info["vllm_config"]["model_config"]["logprobs_mode"]
+        if mode != LOGPROBS_MODE:
+            raise ConfigError(
+                f"{replica.url} returns {mode}, which are not those of its samples. Start it with: {START_COMMAND}"
+            )
+        return int(models["data"][0]["max_model_len"])
+
+    # --- sampling ---------------------------------------------------------------------------------------------------
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """See `Engine.generate`. A server that cannot be reached hands over to the next one.
+
+        Raises `ProviderFailure` (kind `connection`, `timeout`, `server_error`, `refused` or `malformed`), `ConfigError`
+        for a second request of a session that is still running.
+        """
+        session = request.session
+        if session in self._running:
+            raise ConfigError(f"Session {session!r} is already generating; parallel samples need own sessions.")
+        body: dict[str, Any] = {
+            "token_ids": request.prompt_ids_T.tolist(),
+            "sampling_params": sampling_fields(request, self.max_context),
+            "request_id": uuid.uuid4().hex,
+        }
+        if self._adapter is not None:
+            body["model"] = self._adapter
+        while True:
+            replica = self._replicas.of(session)
+            self._running[session] = replica, body["request_id"]
+            try:
+                answer = await self._post(replica, "/inference/v1/generate", body)
+            except ProviderFailure as failure:
+                if failure.kind != "connection":
+                    raise
+                self._replicas.lose(replica)
+            else:
+                return self._generation(answer)
+            finally:
+                del self._running[session]
+
+    def _generation(self, answer: Any) -> Generation:
+        try:
+            (choice,) = answer["choices"]
+            content = choice["logprobs"]["content"] if choice["logprobs"] else []
+            response = Response(self.weight_version)
+            response.add(choice["token_ids"] or [], [entry["logprob"] for entry in content or []], self.weight_version)
+            response.stamp([(s["version"], s["start"], s["end"]) for s in choice.get("weight_versions") or []])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            text = json.dumps(answer)[:300]
+            raise ProviderFailure(f"vLLM answered {text}", kind="malformed", stage=_STAGE) from error
+        return response.generation(choice["finish_reason"])
+
+    async def abort(self, session: str) -> None:
+        """See `Engine.abort`."""
+
+        async def abort(running: tuple[Replica, str]) -> None:
+            replica, request_id = running
+            await self._post(replica, "/inference/v1/abort_requests", {"request_ids": [_ID_PREFIX + request_id]})
+
+        await end(self._running, session, abort)
+
+    async def release(self, session: str) -> None:
+        """See `Engine.release`. vLLM evicts what is not used; only the session's place is given up."""
+        await self.abort(session)
+        self._replicas.forget(session)
+
+    async def encode(self, text: str) -> list[int]:
+        """Ids of `text` by the servers' tokenizer, to compare with the learner's."""
+        answer = await self._post(self._replicas.all[0], "/tokenize", {"prompt": text, "add_special_tokens": False})
+        return answer["tokens"]
+
+    # --- weights ----------------------------------------------------------------------------------------------------
+
+    async def update_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        """See `Engine.update_weights`. Names are those of the checkpoint (`state_dict` of the transformers model).
+
+        Raises `ProviderFailure` when no server took them.
+        """
+        async with self._updating:
+            newer(version, self.weight_version)
+            folder = await anyio.to_thread.run_sync(self._files.write, weights) if weights else None
+
+            async def update(replica: Replica) -> None:
+                async with self._frozen(replica):
+                    if folder is not None:
+                        kwargs = {"weights_path": str(folder)}
+                        await self._post(replica, "/collective_rpc", {"method": "reload_weights", "kwargs": kwargs})
+                    await self._post(replica, "/update_weight_version", {"new_version": str(version)})
+
+            await self._everywhere(update)
+            self.weight_version = version
+
+    async def load_adapter(self, folder: Path, version: int) -> None:
+        """Sample with the LoRA adapter in `folder` (peft's format, seen by the servers) from the next request on.
+
+        Needs servers with `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`.
+        """
+        async with self._updating:
+            newer(version, self.weight_version)
+            name = f"version-{version}"
+
+            async def load(replica: Replica) -> None:
+                await self._post(replica, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
+                await self._post(replica, "/update_weight_version", {"new_version": str(version)})
+
+            await self._everywhere(load)
+            self._adapter, self.weight_version = name, version
+
+    async def _everywhere(self, update: Callable[[Replica], Awaitable[None]]) -> None:
+        """Update all servers, the lost ones too: those that take it are in use again, the others are lost."""
+
+        async def one(replica: Replica) -> ProviderFailure | None:
+            try:
+                with anyio.fail_after(self._update_timeout_s):
+                    await update(replica)
+            except ProviderFailure as failure:
+                self._replicas.lose(replica)
+                return failure
+            except TimeoutError:
+                self._replicas.lose(replica)
+                return ProviderFailure(f"{replica.url} took too long to update", kind="timeout", stage="update")
+            self._replicas.find(replica)
+            return None
+
+        failures = await collect([lambda replica=replica: one(replica) for replica in self._replicas.all])
+        lost = [failure for failure in failures if failure is not None]
+        if len(lost) == len(failures):
+            raise lost[0]
+
+    @asynccontextmanager
+    async def _frozen(self, replica: Replica) -> AsyncGenerator[None, None]:
+        """Nothing is sampled inside; what runs goes on afterwards, also when the block fails."""
+        await self._post(replica, "/pause?mode=keep&clear_cache=false", None)
+        try:
+            yield
+        finally:
+            async with shielded(self._update_timeout_s):
+                await self._post(replica, "/resume", None)
+
+    # --- HTTP -------------------------------------------------------------------------------------------------------
+
+    async def _get(self, replica: Replica, path: str, **query: str) -> Any:
+        return await self._send(self._http.build_request("GET", replica.url + path, params=query or None))
+
+    async def _post(self, replica: Replica, path: str, body: Any) -> Any:
+        return await self._send(self._http.build_request("POST", replica.url + path, json=body))
+
+    async def _send(self, request: httpx.Request) -> Any:
+        """The JSON of the answer, `None` if it has none. Raises `ProviderFailure`."""
+        where = request.url.path
+        try:
+            answer = await self._http.send(request)
+        except httpx.TimeoutException as error:
+            connecting = isinstance(error, httpx.ConnectTimeout)
+            kind = "connection" if connecting else "timeout"
+            raise ProviderFailure(f"{where} timed out.", kind=kind, stage=_STAGE) from error
+        except httpx.TransportError as error:
+            raise ProviderFailure(f"{where}: {error!r}.", kind="connection", stage=_STAGE) from error
+        if answer.is_error:
+            kind = "server_error" if answer.is_server_error else "refused"
+            message = f"{where} answered {answer.status_code}: {answer.text[:300]}."
+            raise ProviderFailure(message, kind=kind, stage=_STAGE, retryable=answer.is_server_error)
+        try:
+            return answer.json()
+        except ValueError:  # some commands are confirmed by a word, or by nothing
+            return None

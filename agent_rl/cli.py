@@ -1,6 +1,7 @@
 """The command line: finds recipes and environments, turns options into configs, prints. Decides nothing itself.
 
-A mistake of the user is one sentence on stderr and exit code 2; an interrupt is 130; a bug keeps its traceback.
+A mistake of the user is one sentence on stderr and exit code 2; an interrupt is 130; a bug keeps its traceback. A
+doctor that finds something wrong exits with 1.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import importlib.machinery
 import importlib.util
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +31,15 @@ from agent_rl.options import OptionStyle, parse_options
 
 if TYPE_CHECKING:
     from agent_rl.types import Group
+
+
+class TraceConfig(Config):
+    """Write a run as a trace."""
+
+    run: Path = Field(description="The run's folder.")
+    output: Path | None = Field(default=None, description="Where to; trace.json in the run's folder, if not given.")
+    first_group: int = Field(default=0, ge=0, description="Leave out the groups before this one.")
+
 
 C = TypeVar("C", bound=Config)
 HELP = ("-h", "--help")
@@ -174,6 +186,49 @@ def rollout(argv: Sequence[str]) -> None:
     run(parse_options(EvalConfig, argv, prog="agent-rl rollout", style=TRANSCRIPTS), on_group=show)
 
 
+def doctor_tokens(argv: Sequence[str]) -> None:
+    """Prove that a model's sampled tokens, masks and log-probs reach the trainer unchanged."""
+    from agent_rl.doctor.tokens import TokensConfig, run, to_table
+
+    config = parse_options(TokensConfig, argv, prog="agent-rl doctor tokens")
+    checks = run(config)
+    Console(highlight=False).print(to_table(checks, title=config.model))
+    if any(check.verdict == "failed" for check in checks):
+        sys.exit(1)
+
+
+def control(argv: Sequence[str]) -> None:
+    """Hold, drain, resize or stop a run that goes on, or cancel one of its episodes."""
+    import anyio
+
+    from agent_rl.control import CONTROL_COMMANDS, send_command
+
+    if not argv or argv[0] in HELP:
+        return _print_table("agent-rl ctl RUN COMMAND:", (), list(CONTROL_COMMANDS.items()))
+    status = dict(anyio.run(send_command, Path(argv[0]), argv[1:] or ["status"]))
+    running: list[dict[str, Any]] = status.pop("running")
+    shown = ", ".join(f"{name} {value}" for name, value in status.items())
+    rows = [[str(value) for value in episode.values()] for episode in running]
+    _print_table(f"{len(rows)} episodes run; {shown}", ("group", "member", "task", "seconds"), rows)
+
+
+def trace(argv: Sequence[str]) -> None:
+    """Write a run as a trace for Perfetto (ui.perfetto.dev) or chrome://tracing."""
+    from agent_rl.store.journal import Journal
+    from agent_rl.store.metrics import read_metrics
+    from agent_rl.trace import chrome_trace
+
+    config = parse_options(TraceConfig, argv, prog="agent-rl trace", style=OptionStyle(positional="run"))
+    store = config.run / "store.db"
+    if not store.is_file():
+        raise UserError(f"There is no run in {config.run}: give a folder that `agent-rl train` wrote.")
+    with Journal(store) as journal:
+        events = chrome_trace(journal.load_groups(config.first_group).values(), read_metrics(config.run))
+    output = config.output or config.run / "trace.json"
+    output.write_text(json.dumps(events), encoding="utf-8")
+    Console().print(f"{len(events['traceEvents'])} events in {output}: open it at https://ui.perfetto.dev.")
+
+
 def list_environments(argv: Sequence[str]) -> None:
     """List the environments that are registered or installed."""
     from agent_rl import registry
@@ -220,6 +275,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
     "rollout": rollout,
+    "doctor tokens": doctor_tokens,
+    "ctl": control,
+    "trace": trace,
     "env list": list_environments,
     "tool list": list_tools,
 }

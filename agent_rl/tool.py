@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import functools
 import inspect
+import json
 import time
 import types
 import typing
@@ -227,7 +228,7 @@ async def _outcome(tools: Mapping[str, Tool], call: ToolCall) -> tuple[str | Non
         known = ", ".join(tools) or "none"
         return "unknown_tool", f"There is no tool {call.name!r}.{did_you_mean(call.name, tools)} Tools: {known}."
     try:
-        arguments = tool.arguments.validate_python(call.arguments)
+        arguments = _validated(tool, call.arguments)
     except ValidationError as error:
         return "bad_arguments", f"Bad arguments for {tool.name}: {_explain(error, tool)}"
     try:
@@ -235,6 +236,19 @@ async def _outcome(tools: Mapping[str, Tool], call: ToolCall) -> tuple[str | Non
             return await _call(tool, arguments)
     except ToolError as error:
         return "tool_error", _shorten(str(error), tool.max_output_chars)
+
+
+def _validated(tool: Tool, given: JSON) -> Arguments:
+    """Raises `ValidationError`. Text, which is all that some formats have, is read as JSON where no text is wanted."""
+    try:
+        return tool.arguments.validate_python(given)
+    except ValidationError as error:
+        wrong = {problem["loc"][0] for problem in error.errors(include_url=False) if problem["loc"]}
+        texts = {name: text for name, text in given.items() if name in wrong and isinstance(text, str)}
+        try:
+            return tool.arguments.validate_python({**given, **{name: json.loads(text) for name, text in texts.items()}})
+        except (ValueError, RecursionError):  # a `ValidationError` is a `ValueError`
+            raise error from None
 
 
 async def _call(tool: Tool, arguments: Arguments) -> tuple[str | None, str]:

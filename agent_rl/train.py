@@ -24,7 +24,9 @@ from pydantic import Field
 
 from agent_rl.batches import Batch, assemble, batch_metrics
 from agent_rl.chat.codec import ChatCodec
+from agent_rl.chat.parsers import ToolParserName
 from agent_rl.config import Config
+from agent_rl.control import serve_control
 from agent_rl.credit import get_estimator
 from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.engine.base import Engine
@@ -32,6 +34,7 @@ from agent_rl.engine.choose import EngineConfig, open_engine
 from agent_rl.errors import UserError
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.rollout.context import ContextConfig, policy_agents
+from agent_rl.rollout.control import RolloutControl
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import RolloutManager
@@ -77,7 +80,9 @@ class TrainConfig(Config):
         default="token_mean", description="What weighs the same in the loss: tokens or episodes."
     )
     temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of rollouts.")
-    tool_parser: str = Field(default="hermes", description="Format of tool calls, by vLLM's name of the parser.")
+    tool_parser: ToolParserName = Field(
+        default="hermes", description="Format of tool calls, by vLLM's name of the parser."
+    )
     max_concurrent_episodes: int = Field(default=256, ge=1, description="Episodes in flight; rows of the local engine.")
     max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
     limits: RolloutLimits = Field(default_factory=RolloutLimits, description="Limits of one episode.")
@@ -145,6 +150,7 @@ async def train(
     With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad options and when
     every episode of a batch fails.
     """
+    codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
     learner = Learner(copy.deepcopy(model), options, temperature=config.temperature, seed=config.seed)
     progress = Progress()
@@ -163,7 +169,6 @@ async def train(
     ):
         journal.rewind(progress.step)
         run = _Run(config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress)
-        codec = ChatCodec(tokenizer, config.tool_parser)
         async with open_engine(
             config.engine,
             model,
@@ -204,12 +209,14 @@ class _Run:
         self._on_step = on_step
         self._transform_group = transform_group
         self._estimator = get_estimator(config.estimator)
+        self._control = RolloutControl(config.max_concurrent_episodes)
 
     async def go(self, engine: Engine, codec: ChatCodec, environment: EnvironmentFactory, task_at: TaskSampler) -> None:
         config, start = self._config, self.progress
         sampling = SamplingParams(temperature=config.temperature)
         make_agent = policy_agents(engine, codec, sampling, config.context)
-        play = functools.partial(run_episode, environment, make_agent, limits=config.limits)
+        control = self._control
+        play = functools.partial(run_episode, environment, make_agent, limits=config.limits, turns=control.turns)
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
         order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
         consumed = self._consumed_ahead()
@@ -220,7 +227,7 @@ class _Run:
             gate=gate,
             order=order,
             seed=config.seed,
-            max_concurrent_episodes=config.max_concurrent_episodes,
+            control=control,
             max_attempts=config.max_attempts,
             start_index=start.next_group,
             stop_index=self._stop_index(len(consumed)),
@@ -229,27 +236,34 @@ class _Run:
             on_group=self._make_durable,
         )
 
+        await engine.update_weights(self._learner.weights(), start.step)
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(serve_control, control, self._run_dir)
+            async with manager:
+                await self._consume(manager, order, gate, engine)
+            beside.cancel_scope.cancel()
+
+    async def _consume(
+        self, manager: RolloutManager, order: ConsumptionOrder, gate: StalenessGate, engine: Engine
+    ) -> None:
+        """Train on batch after batch until the last step, or until an operator stops the run."""
+        config = self._config
+
         def drop() -> None:
             order.drop()
             gate.release()
 
-        await engine.update_weights(self._learner.weights(), start.step)
-        async with manager:
+        began = time.perf_counter()
+        async for batch in assemble(
+            manager.groups(), config.groups_per_batch, config.refills_per_batch, drop, config.min_group_members
+        ):
+            wait_s = time.perf_counter() - began
+            await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
+            if self.progress.step >= config.steps or self._control.stopping:
+                break
+            order.finish_batch()
+            gate.release(batch.held)
             began = time.perf_counter()
-            async for batch in assemble(
-                manager.groups(),
-                config.groups_per_batch,
-                config.refills_per_batch,
-                drop,
-                config.min_group_members,
-            ):
-                wait_s = time.perf_counter() - began
-                await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
-                if self.progress.step >= config.steps:
-                    break
-                order.finish_batch()
-                gate.release(batch.held)
-                began = time.perf_counter()
 
     def _consumed_ahead(self) -> set[int]:
         """The groups that overtook others before the checkpoint that this run goes on from."""
@@ -274,7 +288,9 @@ class _Run:
         began = time.perf_counter()
         learned = await anyio.to_thread.run_sync(self._learn, batch)
         learn_s = time.perf_counter() - began
+        updating = time.perf_counter()
         await engine.update_weights(self._learner.weights(), version + 1)
+        update_s = time.perf_counter() - updating
         tokens = sum(episode.sampled_tokens for group in batch.groups for episode in group.trajectories)
         self.progress = Progress(version + 1, next_group, self.progress.sampled_tokens + tokens)
         wall_s = rollout_wait_s + time.perf_counter() - began
@@ -283,6 +299,7 @@ class _Run:
             **{f"learner/{name}": value for name, value in learned.items()},
             "time/rollout_wait_s": rollout_wait_s,
             "time/learn_s": learn_s,
+            "time/update_weights_s": update_s,
             "time/sampled_tokens_per_s": tokens / wall_s,
         }
         async with self._journal_turn:
@@ -299,7 +316,8 @@ class _Run:
         config, progress = self._config, self.progress
         self._journal.mark_consumed(progress.step, [group.index for group in batch.groups])
         self._logger.log(progress.step, metrics)
-        if progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
+        due = progress.step % config.checkpoint_every == 0
+        if due or progress.step == config.steps or self._control.stopping:
             save_checkpoint(
                 self._run_dir,
                 {"learner": self._learner.state_dict(), "sampled_tokens": progress.sampled_tokens},

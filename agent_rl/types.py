@@ -195,8 +195,9 @@ class Turn:
     """One action of the model and what the environment said to it.
 
     `start:end` is the span of the sampled tokens in segment `segment` (equal when the agent has no tokens).
-    `internal` turns are the agent's own, such as a summary of what came before: the environment never saw them.
     `state_key` identifies the environment state the action was taken in, for credit that groups by state.
+    `began_s` counts from the beginning of the episode. `internal` turns are the agent's own, such as a summary of what
+    came before: the environment never saw them.
     """
 
     index: int
@@ -210,6 +211,7 @@ class Turn:
     tool_results: tuple[ToolResult, ...]
     finish_reason: FinishReason
     state_key: Hashable | None = None
+    began_s: float = 0.0
     generation_s: float = 0.0
     step_s: float = 0.0
     internal: bool = False
@@ -217,7 +219,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trajectory:
-    """One episode as data. `reward` is the sum over turns; `failure` is set when it must not count at all."""
+    """One episode as data. `reward` is the sum over turns; `failure` is set when it must not count at all.
+
+    `began_at` is in Unix seconds.
+    """
 
     task: Task
     group_index: int
@@ -228,6 +233,7 @@ class Trajectory:
     turns: tuple[Turn, ...]
     stop_reason: StopReason
     failure: Failure | None = None
+    began_at: float = 0.0
     setup_s: float = 0.0
     duration_s: float = 0.0
     attempts: int = 1

@@ -10,6 +10,8 @@ The codec keeps no state of any episode; `Conversation` does.
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -31,6 +33,7 @@ TemplateMessage: TypeAlias = dict[str, Any]
 OPENINGS = 256  # remembered
 _DUMMY_USER: TemplateMessage = {"role": "user", "content": "question"}
 _DUMMY_ANSWER = "dummy-answer"
+_DUMMY_ID = "dummyid00"  # nine letters and digits, as Mistral insists
 _AWKWARD_CONTENTS = ("", "  spaces  ", "\n\nnewlines\n\n", '\'quotes" \\ <tag> {"json": [1]}')
 _MOCK_CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "1"}}\n</tool_call>'
 _MOCK_TOOL = {
@@ -129,6 +132,13 @@ class ChatCodec:
             )
         ids = self.encode_rendered(turn.removeprefix(header))
         ends = np.flatnonzero(np.isin(ids, self.stop_token_ids))
+        if not len(ends):  # the next message's role ends the turn, as in GLM's templates
+            answer = Message(self._observation_roles[0], "", tool_call_id=_DUMMY_ID)
+            messages = self.template_messages([message, answer])
+            ids = self.encode_rendered(self._render([_DUMMY_USER, *messages], []).removeprefix(header))
+            ends = np.flatnonzero(np.isin(ids, self.stop_token_ids))
+        if not len(ends):
+            raise ModelError("The chat template does not end assistant turns with a stop token; use one that does.")
         return ids[: ends[0] + 1]
 
     def template_messages(self, messages: Sequence[Message]) -> list[TemplateMessage]:
@@ -203,7 +213,7 @@ class ChatCodec:
 
         def rendered(contents: Sequence[str]) -> str:
             pairs = zip(roles, contents, strict=True)
-            messages = [Message(role, content, tool_call_id="dummy-id") for role, content in pairs]
+            messages = [Message(role, content, tool_call_id=_DUMMY_ID) for role, content in pairs]
             return self._render_suffix([_template_message(message) for message in messages])
 
         marks = [f"dummy-content-{index}-" for index in range(len(roles))]
@@ -212,10 +222,13 @@ class ChatCodec:
             if mark not in text:
                 raise ModelError(f"The chat template does not show messages of role {role!r}; use one that does.")
         pieces = tuple(re.split("|".join(marks), text))
+        awkward = [[f"{content}{index}{content}" for index in range(len(roles))] for content in _AWKWARD_CONTENTS]
+        awkward.append([""] * len(roles))
         verbatim = len(pieces) == len(roles) + 1 and all(
-            rendered([content] * len(roles)) == content.join(pieces) for content in _AWKWARD_CONTENTS
+            rendered(contents) == "".join(itertools.chain.from_iterable(zip(pieces, [*contents, ""], strict=True)))
+            for contents in awkward
         )
-        return pieces if verbatim and "dummy-id" not in text else None
+        return pieces if verbatim and _DUMMY_ID not in text else None
 
     def _encode_ends(self, pieces: tuple[str, ...]) -> _Shape:
         *_, last = self._encoder.special_pattern.finditer(pieces[0])
@@ -239,12 +252,18 @@ class ChatCodec:
         from jinja2 import TemplateError
 
         try:
-            return self._tokenizer.apply_chat_template(
-                list(messages), tools=list(tools) or None, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
+            try:
+                return self._apply(messages, tools)
+            except TypeError:  # templates of the DeepSeek family want the arguments of calls as text
+                return self._apply([_with_text_arguments(message) for message in messages], tools)
+        except (TemplateError, TypeError) as error:
             roles = ", ".join(message["role"] for message in messages)
             raise ModelError(f"The chat template refuses a conversation of roles ({roles}): {error}") from error
+
+    def _apply(self, messages: Sequence[TemplateMessage], tools: Sequence[TemplateMessage]) -> str:
+        return self._tokenizer.apply_chat_template(
+            list(messages), tools=list(tools) or None, tokenize=False, add_generation_prompt=True
+        )
 
     # --- facts about the template, found once ---------------------------------------------------------------------
 
@@ -295,6 +314,14 @@ def _backend(tokenizer: PreTrainedTokenizerBase) -> Any:
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError("This tokenizer has no chat template; set its `chat_template`.")
     return backend
+
+
+def _with_text_arguments(message: TemplateMessage) -> TemplateMessage:
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message.get("tool_calls") or ()
+    ]
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def _template_message(message: Message) -> TemplateMessage:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import anyio
 from pydantic import Field, model_validator
 
+from agent_rl.chat.parsers import ToolParserName
 from agent_rl.config import Config
 from agent_rl.engine.choose import EngineConfig
 from agent_rl.errors import ConfigError
@@ -60,7 +61,9 @@ class EvalConfig(Config):
     engine: EngineConfig = Field(default_factory=EngineConfig, description="Where responses are sampled.")
     context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
     max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
-    tool_parser: str = Field(default="hermes", description="Format of tool calls, by vLLM's name of the parser.")
+    tool_parser: ToolParserName = Field(
+        default="hermes", description="Format of tool calls, by vLLM's name of the parser."
+    )
     dtype: str = Field(default="float32", description="Type of the weights: float32, bfloat16 or float16.")
     device: str = Field(default="cpu", description="Where the model runs, such as cpu or cuda.")
     success_threshold: float = Field(default=1.0, description="An episode succeeds when its reward reaches this.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ import anyio
 from agent_rl.environment import Environment
 from agent_rl.errors import EnvironmentFailure, ProviderFailure, RolloutFailure, ToolError, boundary
 from agent_rl.rollout.agent import Action, Agent, EpisodeKey, MakeAgent
+from agent_rl.rollout.control import Gate
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import derive_seed
 from agent_rl.types import Failure, Message, Segment, Step, StopReason, Task, Trajectory, Turn
@@ -31,8 +33,9 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Record:
-    """What an episode has produced so far, whatever ends it."""
+    """What an episode has produced so far, whatever ends it. `began` is on the event loop's clock."""
 
+    began: float
     prompt: tuple[Message, ...] = ()
     turns: list[Turn] = field(default_factory=list[Turn])
     segments: tuple[Segment, ...] = ()
@@ -51,20 +54,22 @@ async def run_episode(
     member: int,
     seed: int,
     limits: RolloutLimits,
+    turns: Gate | None = None,
 ) -> Trajectory:
     """Play one episode. The same `task`, `member` and `seed` replay it on a deterministic engine.
 
+    While the gate `turns` is closed, the episode waits before its next turn, outside of all its deadlines.
     Raises `UserError` and bugs of the framework; every other failure is in the trajectory.
     """
-    began = anyio.current_time()
-    record = _Record()
+    began, began_at = anyio.current_time(), time.time()
+    record = _Record(began)
     try:
         with boundary(EnvironmentFailure, "setup"):
             environment = environment_factory(task)
         async with _closing("environment", environment.close, limits.close_timeout_s, record.metrics):
             agent = make_agent(environment, EpisodeKey(seed, task.id, member))
             async with _closing("agent", agent.close, limits.close_timeout_s, record.metrics):
-                await _Episode(environment, agent, limits, record).play(task, seed)
+                await _Episode(environment, agent, limits, record, turns).play(task, seed)
     except RolloutFailure as failure:
         record.stop_reason = StopReason.FAILURE
         record.failure = failure.record()
@@ -78,6 +83,7 @@ async def run_episode(
         turns=tuple(record.turns),
         stop_reason=record.stop_reason,
         failure=record.failure,
+        began_at=began_at,
         setup_s=record.setup_s,
         duration_s=anyio.current_time() - began,
         metrics=record.metrics,
@@ -90,11 +96,14 @@ class _Episode:
     One cancel scope serves all deadlines: each stage moves its deadline. (Scopes of their own cost four times as much.)
     """
 
-    def __init__(self, environment: Environment, agent: Agent, limits: RolloutLimits, record: _Record) -> None:
+    def __init__(
+        self, environment: Environment, agent: Agent, limits: RolloutLimits, record: _Record, turns: Gate | None
+    ) -> None:
         self._environment = environment
         self._agent = agent
         self._limits = limits
         self._record = record
+        self._turns = turns
         self._clock = anyio.CancelScope()
         self._stage: tuple[type[RolloutFailure], str] = (EnvironmentFailure, "setup")
         self._ends_at = math.inf
@@ -158,20 +167,30 @@ class _Episode:
     async def _take_turns(self) -> None:
         stop_reason = None
         while stop_reason is None:
+            if self._turns is not None and not self._turns.is_open:
+                await self._hold(self._turns)
             context_tokens = self._agent.context_tokens
             stop_reason = self._limits.before_action(self._steps, context_tokens)
             if stop_reason is None:
                 stop_reason = await self._take_turn(self._limits.response_tokens(context_tokens))
         self._record.stop_reason = stop_reason
 
+    async def _hold(self, turns: Gate) -> None:
+        held = anyio.current_time()
+        if not self._clock.cancel_called:
+            self._clock.deadline = math.inf
+        await turns.wait()
+        self._ends_at += anyio.current_time() - held
+
     async def _take_turn(self, max_tokens: int) -> StopReason | None:
         """One action; it is recorded even when the environment never answers, since its tokens were sampled."""
         index = len(self._record.turns)
         with boundary(EnvironmentFailure, "state_key"):
             state_key = self._environment.state_key()
+        began_s = anyio.current_time() - self._record.began
         action, generation_s = await self._act(index, max_tokens)
         if action.internal:
-            self._record.turns.append(_turn(index, action, _UNANSWERED, state_key, generation_s, 0.0))
+            self._record.turns.append(_turn(index, action, _UNANSWERED, state_key, began_s, generation_s, 0.0))
             return None
         self._steps += 1
         acted = self._start(EnvironmentFailure, "step", self._limits.step_timeout_s)
@@ -182,7 +201,7 @@ class _Episode:
             if stop_reason is None:
                 step = await self._step(action.message)
         finally:
-            turn = _turn(index, action, step, state_key, generation_s, anyio.current_time() - acted)
+            turn = _turn(index, action, step, state_key, began_s, generation_s, anyio.current_time() - acted)
             self._record.turns.append(turn)
         stop_reason = stop_reason or self._after_step(step)
         if stop_reason is None:
@@ -212,7 +231,13 @@ class _Episode:
 
 
 def _turn(
-    index: int, action: Action, step: Step, state_key: Hashable | None, generation_s: float, step_s: float
+    index: int,
+    action: Action,
+    step: Step,
+    state_key: Hashable | None,
+    began_s: float,
+    generation_s: float,
+    step_s: float,
 ) -> Turn:
     return Turn(
         index=index,
@@ -226,6 +251,7 @@ def _turn(
         tool_results=step.info.tool_results,
         finish_reason=action.finish_reason,
         state_key=state_key,
+        began_s=began_s,
         generation_s=generation_s,
         step_s=step_s,
         internal=action.internal,

@@ -11,11 +11,12 @@ from typing import Self, TypeAlias
 
 import anyio
 
+from agent_rl.rollout.control import CANCELLED, RolloutControl
 from agent_rl.rollout.group import PlayEpisode, run_group
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import derive_seed
-from agent_rl.types import Group, Task, Trajectory
+from agent_rl.types import Group, StopReason, Task, Trajectory
 
 OnGroup: TypeAlias = Callable[[Group], Awaitable[None]]
 
@@ -23,14 +24,15 @@ OnGroup: TypeAlias = Callable[[Group], Awaitable[None]]
 class RolloutManager:
     """Runs the groups of `task_at(0)`, `task_at(1)`, ... while its `async with` block is open.
 
-    Groups are started in order as `gate` admits them, run concurrently (at most `max_concurrent_episodes` episodes at
-    a time, the earliest first) and are handed out by `groups()` as `order` says: by default in logical order, whatever
+    Groups are started in order as `gate` admits them, run concurrently (as many episodes at a time as `control` says,
+    the earliest first) and are handed out by `groups()` as `order` says: by default in logical order, whatever
     finishes first, so that batches are the same for any concurrency. The consumer calls `gate.release` for every group
     that it has trained on or dropped.
 
     `on_group` is awaited when a group finishes, before it is handed out, so that it can be made durable; `finished`
     are groups that already are, which are handed out as they are instead of run again. `start_index` and `stop_index`
-    bound the indices (`None`: endless); those in `consumed` are left out.
+    bound the indices (`None`: endless); those in `consumed` are left out. Through
+    `control` an operator may intervene.
 
     Leaving the block starts nothing new and waits for the groups that run, so that no work is lost; cancellation and
     exceptions end them at once. Either way every environment and session is released.
@@ -44,7 +46,7 @@ class RolloutManager:
         group_size: int,
         gate: StalenessGate,
         seed: int,
-        max_concurrent_episodes: int,
+        control: RolloutControl,
         order: ConsumptionOrder | None = None,
         max_attempts: int = 3,
         retry_delay_s: float = 1.0,
@@ -59,7 +61,7 @@ class RolloutManager:
         self._group_size = group_size
         self._gate = gate
         self._seed = seed
-        self._slots = anyio.Semaphore(max_concurrent_episodes)
+        self._control = control
         self._max_attempts = max_attempts
         self._retry_delay_s = retry_delay_s
         self._order = order or ConsumptionOrder()
@@ -72,7 +74,6 @@ class RolloutManager:
         self._tasks = anyio.create_task_group()
         self._starting = anyio.CancelScope()
         self._arrival = anyio.Event()
-        self.running_episodes = 0
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -91,6 +92,11 @@ class RolloutManager:
 
     def __aiter__(self) -> Self:
         return self
+
+    @property
+    def running_episodes(self) -> int:
+        """How many episodes run now."""
+        return len(self._control.running)
 
     @property
     def first_unconsumed(self) -> int:
@@ -142,12 +148,23 @@ class RolloutManager:
         self._arrival.set()
 
     async def _play_in_slot(self, task: Task, *, group_index: int, member: int, seed: int) -> Trajectory:
-        async with self._slots:
-            self.running_episodes += 1
-            try:
+        await self._control.admit()
+        try:
+            with self._control.episode(group_index, member, task.id):
                 return await self._play(task, group_index=group_index, member=member, seed=seed)
-            finally:
-                self.running_episodes -= 1
+            return Trajectory(
+                task=task,
+                group_index=group_index,
+                member=member,
+                seed=seed,
+                prompt=task.prompt,
+                segments=(),
+                turns=(),
+                stop_reason=StopReason.FAILURE,
+                failure=CANCELLED,
+            )
+        finally:
+            self._control.leave()
 
 
 async def run_tasks(
@@ -175,7 +192,7 @@ async def run_tasks(
         group_size=group_size,
         gate=gate,
         seed=seed,
-        max_concurrent_episodes=max_concurrent_episodes,
+        control=RolloutControl(max_concurrent_episodes),
         max_attempts=max_attempts,
         retry_delay_s=retry_delay_s,
         stop_index=len(tasks),

@@ -76,6 +76,12 @@ class MetricsLogger:
         self.close()
 
 
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`: `step`, `time_s` (Unix seconds at its end), and every metric."""
+    path = run_dir / JSONL
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
 class _JsonlTracker:
     """One line of JSON per step, flushed, so that `tail -f` shows it; a metric that is not finite is null."""
 

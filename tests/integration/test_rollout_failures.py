@@ -11,6 +11,7 @@ import pytest
 from agent_rl.chat.codec import ChatCodec
 from agent_rl.engine.scripted import ScriptedEngine
 from agent_rl.rollout.agent import PolicyAgent
+from agent_rl.rollout.control import RolloutControl
 from agent_rl.rollout.episode import run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import RolloutManager, run_tasks
@@ -157,7 +158,7 @@ async def test_concurrency_does_not_change_a_single_bit(codec, guesser):
 
 def endless(play, **options):
     return RolloutManager(
-        play, lambda index: TASKS[index % len(TASKS)], group_size=4, seed=0, max_concurrent_episodes=64, **options
+        play, lambda index: TASKS[index % len(TASKS)], group_size=4, seed=0, control=RolloutControl(64), **options
     )
 
 

@@ -9,6 +9,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_rl.rollout.control import RolloutControl
 from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
@@ -56,7 +57,7 @@ class Trainer:
             gate=self.gate,
             order=order,
             seed=0,
-            max_concurrent_episodes=self.max_concurrent_episodes,
+            control=RolloutControl(self.max_concurrent_episodes),
             on_group=self.note,
         )
         async with manager:

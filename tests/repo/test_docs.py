@@ -7,8 +7,9 @@ from pathlib import Path
 import mktestdocs
 import pytest
 
-from agent_rl.cli import COMMANDS, load_recipe
+from agent_rl.cli import COMMANDS, TraceConfig, load_recipe
 from agent_rl.config import field_paths
+from agent_rl.doctor.tokens import TokensConfig
 from agent_rl.evaluate.harness import EvalConfig
 
 ROOT = Path(__file__).parents[2]
@@ -57,5 +58,9 @@ def check_agent_rl(words: list[str]) -> None:
         assert given <= {"config", "help", *field_paths(load_recipe(words[1]).config)}
     elif command in ("eval", "rollout"):
         assert given <= {"config", "help", *field_paths(EvalConfig)}
+    elif command == "doctor tokens":
+        assert given <= {"config", "help", *field_paths(TokensConfig)}
+    elif command == "trace":
+        assert given <= {"config", "help", *field_paths(TraceConfig)}
     else:
         assert given <= {"help"}

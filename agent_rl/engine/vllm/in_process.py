@@ -16,7 +16,7 @@ import anyio.to_thread
 from agent_rl.concurrency import shielded
 from agent_rl.engine.base import GenerationRequest
 from agent_rl.engine.vllm.requests import LOGPROBS_MODE, Response, end, sampling_fields
-from agent_rl.engine.vllm.weights import WeightFiles, newer
+from agent_rl.engine.vllm.weights import Salts, WeightFiles, newer
 from agent_rl.errors import ConfigError, ProviderFailure
 from agent_rl.types import Generation
 
@@ -33,7 +33,9 @@ class VLLMEngine:
     `enforce_eager`, ...). A weight update freezes what runs, swaps, and goes on: partial responses survive, with the
     keys and values of the older weights, and every token carries its own version. `weights_folder` is where weights
     pass through (shared memory by default). vLLM's prefix cache keeps what an episode has in common with its turns
-    and siblings. Needs `agent-rl[vllm]`; runs on asyncio. Raises `ConfigError` where vLLM is missing.
+    and siblings; an episode that begins after an update never meets what older weights left there. With top-p or top-k
+    the log-probs are those of the truncated distribution: do not train on such samples.
+    Needs `agent-rl[vllm]`; runs on asyncio. Raises `ConfigError` where vLLM is missing.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class VLLMEngine:
         self._llm: Any = None
         self._running: dict[str, str] = {}
         self._updating = anyio.Lock()
-        self._adapter: Any = None
+        self._adapter: tuple[Any, int] | None = None  # and its version
+        self._salts = Salts()
         self.weight_version = 0
 
     async def __aenter__(self) -> Self:
@@ -88,16 +91,20 @@ class VLLMEngine:
         )
         self._running[session] = request_id = uuid.uuid4().hex
         response, finish_reason = Response(self.weight_version), None
-        prompt = {"prompt_token_ids": request.prompt_ids_T.tolist()}
+        prompt = {"prompt_token_ids": request.prompt_ids_T.tolist(), "cache_salt": self._salts.of(session)}
+        adapter, adapter_version = self._adapter or (None, None)
         try:
-            stream = self._llm.generate(prompt, params, request_id, lora_request=self._adapter)
+            stream = self._llm.generate(prompt, params, request_id, lora_request=adapter)
             async with aclosing(stream) as outputs:
                 async for output in outputs:
                     (sampled,) = output.outputs
                     ids = list(sampled.token_ids)
                     logprobs = [entry[id].logprob for id, entry in zip(ids, sampled.logprobs or (), strict=True)]
-                    response.add(ids, logprobs, self.weight_version)
-                    response.stamp([(span.version, span.start, span.end) for span in sampled.weight_versions or ()])
+                    if adapter_version is not None:
+                        response.add(ids, logprobs, adapter_version)
+                    else:
+                        response.add(ids, logprobs, self.weight_version)
+                        response.stamp([(span.version, span.start, span.end) for span in sampled.weight_versions or ()])
                     finish_reason = sampled.finish_reason
         except self._vllm.EngineDeadError as error:
             raise ProviderFailure("vLLM's engine died", kind="crash", stage="generation") from error
@@ -112,6 +119,7 @@ class VLLMEngine:
     async def release(self, session: str) -> None:
         """See `Engine.release`. vLLM evicts what is not used; there is nothing to free by hand."""
         await self.abort(session)
+        self._salts.forget(session)
 
     async def update_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """See `Engine.update_weights`. Names are those of the checkpoint (`state_dict` of the transformers model)."""
@@ -121,24 +129,24 @@ class VLLMEngine:
             async with self._frozen():
                 if folder is not None:
                     await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-                await self._set_version(version)
+                    self._adapter = None
+                    self._salts.renew()
+                await self._llm.update_weight_version(str(version))
+                self.weight_version = version
 
     async def load_adapter(self, folder: Path, version: int) -> None:
         """Sample with the LoRA adapter in `folder` (peft's format) from the next request on.
 
-        Needs `enable_lora=True`. Far fewer bytes than `update_weights`; requests that run finish with the former one,
-        which vLLM evicts when it needs the room.
+        Needs `enable_lora=True`. Far fewer bytes than `update_weights`, and nothing pauses: requests that run finish
+        with the former weights, and say so. vLLM evicts adapters when it needs the room.
         """
         async with self._updating:
             newer(version, self.weight_version)
             adapter = self._vllm.LoRARequest(f"version-{version}", version + 1, str(folder))
             await self._llm.add_lora(adapter)
-            self._adapter = adapter
-            await self._set_version(version)
-
-    async def _set_version(self, version: int) -> None:
-        await self._llm.update_weight_version(str(version))
-        self.weight_version = version
+            self._adapter = adapter, version
+            self._salts.renew()
+            self.weight_version = version
 
     @asynccontextmanager
     async def _frozen(self) -> AsyncGenerator[None, None]:

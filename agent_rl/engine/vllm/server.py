@@ -18,7 +18,7 @@ from agent_rl.concurrency import collect, shielded
 from agent_rl.engine.base import GenerationRequest
 from agent_rl.engine.vllm.replicas import Replica, Replicas
 from agent_rl.engine.vllm.requests import LOGPROBS_MODE, Response, end, sampling_fields
-from agent_rl.engine.vllm.weights import WeightFiles, newer
+from agent_rl.engine.vllm.weights import Salts, WeightFiles, newer
 from agent_rl.errors import ConfigError, ProviderFailure
 from agent_rl.types import Generation
 
@@ -64,7 +64,8 @@ class VLLMServerEngine:
         self._files = WeightFiles(weights_folder)
         self._running: dict[str, tuple[Replica, str]] = {}
         self._updating = anyio.Lock()
-        self._adapter: str | None = None
+        self._adapter: tuple[str, int] | None = None  # name and version
+        self._salts = Salts()
         self.max_context = 0
         self.weight_version = 0
 
@@ -115,30 +116,43 @@ class VLLMServerEngine:
             "token_ids": request.prompt_ids_T.tolist(),
             "sampling_params": sampling_fields(request, self.max_context),
             "request_id": uuid.uuid4().hex,
+            "cache_salt": self._salts.of(session),
         }
+        adapter_version = None
         if self._adapter is not None:
-            body["model"] = self._adapter
+            body["model"], adapter_version = self._adapter
         while True:
             replica = self._replicas.of(session)
             self._running[session] = replica, body["request_id"]
             try:
                 answer = await self._post(replica, "/inference/v1/generate", body)
             except ProviderFailure as failure:
-                if failure.kind != "connection":
+                if failure.kind not in ("connection", "server_error") or await self._alive(replica):
                     raise
                 self._replicas.lose(replica)
             else:
-                return self._generation(answer)
+                return self._generation(answer, adapter_version)
             finally:
                 del self._running[session]
 
-    def _generation(self, answer: Any) -> Generation:
+    async def _alive(self, replica: Replica) -> bool:
+        """Whether one request failed, or the whole server: its front may outlive its engine."""
+        try:
+            await self._get(replica, "/health")
+        except ProviderFailure:
+            return False
+        return True
+
+    def _generation(self, answer: Any, adapter_version: int | None) -> Generation:
+        """The server knows the version of its own weights, and nothing of an adapter's."""
         try:
             (choice,) = answer["choices"]
             content = choice["logprobs"]["content"] if choice["logprobs"] else []
             response = Response(self.weight_version)
-            response.add(choice["token_ids"] or [], [entry["logprob"] for entry in content or []], self.weight_version)
-            response.stamp([(s["version"], s["start"], s["end"]) for s in choice.get("weight_versions") or []])
+            version = self.weight_version if adapter_version is None else adapter_version
+            response.add(choice["token_ids"] or [], [entry["logprob"] for entry in content or []], version)
+            if adapter_version is None:
+                response.stamp([(s["version"], s["start"], s["end"]) for s in choice.get("weight_versions") or []])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             text = json.dumps(answer)[:300]
             raise ProviderFailure(f"vLLM answered {text}", kind="malformed", stage=_STAGE) from error
@@ -157,6 +171,7 @@ class VLLMServerEngine:
         """See `Engine.release`. vLLM evicts what is not used; only the session's place is given up."""
         await self.abort(session)
         self._replicas.forget(session)
+        self._salts.forget(session)
 
     async def encode(self, text: str) -> list[int]:
         """Ids of `text` by the servers' tokenizer, to compare with the learner's."""
@@ -181,7 +196,10 @@ class VLLMServerEngine:
                         await self._post(replica, "/collective_rpc", {"method": "reload_weights", "kwargs": kwargs})
                     await self._post(replica, "/update_weight_version", {"new_version": str(version)})
 
-            await self._everywhere(update)
+            await self._everywhere(update, complete=folder is not None)
+            if folder is not None:
+                self._adapter = None
+                self._salts.renew()
             self.weight_version = version
 
     async def load_adapter(self, folder: Path, version: int) -> None:
@@ -195,13 +213,19 @@ class VLLMServerEngine:
 
             async def load(replica: Replica) -> None:
                 await self._post(replica, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-                await self._post(replica, "/update_weight_version", {"new_version": str(version)})
 
-            await self._everywhere(load)
-            self._adapter, self.weight_version = name, version
+            await self._everywhere(load, complete=False)
+            self._adapter, self.weight_version = (name, version), version
+            self._salts.renew()
 
-    async def _everywhere(self, update: Callable[[Replica], Awaitable[None]]) -> None:
-        """Update all servers, the lost ones too: those that take it are in use again, the others are lost."""
+    async def _everywhere(self, update: Callable[[Replica], Awaitable[None]], *, complete: bool) -> None:
+        """Update all servers; those that fail are lost.
+
+        A `complete` update reaches the lost ones too, and makes them useful again: they may have been restarted since.
+        """
+        replicas = [replica for replica in self._replicas.all if complete or not replica.lost]
+        if not replicas:
+            raise ProviderFailure("No server can be reached.", kind="connection", stage="update")
 
         async def one(replica: Replica) -> ProviderFailure | None:
             try:
@@ -216,7 +240,7 @@ class VLLMServerEngine:
             self._replicas.find(replica)
             return None
 
-        failures = await collect([lambda replica=replica: one(replica) for replica in self._replicas.all])
+        failures = await collect([lambda replica=replica: one(replica) for replica in replicas])
         lost = [failure for failure in failures if failure is not None]
         if len(lost) == len(failures):
             raise lost[0]

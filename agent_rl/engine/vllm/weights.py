@@ -17,6 +17,30 @@ if TYPE_CHECKING:
 _SHARED_MEMORY = Path("/dev/shm")
 
 
+class Salts:
+    """What keeps cached prefixes of different weights apart: vLLM shares a prefix among equal salts only.
+
+    An episode keeps the salt of its first request, and with it its cache, however often the weights change. Unlike a
+    version, a salt is never used twice: not by another run at the same server, not by an update that repeats a version.
+    """
+
+    def __init__(self) -> None:
+        self._newest = uuid.uuid4().hex
+        self._of: dict[str, str] = {}
+
+    def of(self, session: str) -> str:
+        """The session's salt; that of the present weights when the session is new."""
+        return self._of.setdefault(session, self._newest)
+
+    def forget(self, session: str) -> None:
+        """Unknown sessions are fine."""
+        self._of.pop(session, None)
+
+    def renew(self) -> None:
+        """The weights have changed."""
+        self._newest = uuid.uuid4().hex
+
+
 def newer(version: int, present: int) -> int:
     """`version`. Raises `ConfigError` when it is older than `present`."""
     if version < present:

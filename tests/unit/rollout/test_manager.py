@@ -3,6 +3,7 @@ from functools import partial
 import anyio
 import pytest
 
+from agent_rl.rollout.control import RolloutControl
 from agent_rl.rollout.manager import RolloutManager, run_tasks
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import derive_seed
@@ -39,7 +40,7 @@ class Play:
 
 
 def manage(play, *, capacity=8, **options) -> RolloutManager:
-    defaults = {"group_size": 2, "gate": StalenessGate(0, capacity), "seed": 3, "max_concurrent_episodes": 64}
+    defaults = {"group_size": 2, "gate": StalenessGate(0, capacity), "seed": 3, "control": RolloutControl(64)}
     return RolloutManager(play, task_at, **defaults | options)
 
 
@@ -86,7 +87,7 @@ async def test_groups_have_random_streams_of_their_own():
 @pytest.mark.parametrize("limit", [1, 3, 16])
 async def test_concurrency_is_bounded_and_used(limit):
     play = Play(lambda group_index, member: 0.01)
-    async with manage(play, stop_index=8, max_concurrent_episodes=limit) as manager:
+    async with manage(play, stop_index=8, control=RolloutControl(limit)) as manager:
         await take(manager, 8)
     assert play.most_running == limit
     assert play.started == sorted(play.started), "the earliest groups go first"

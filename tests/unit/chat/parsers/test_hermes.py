@@ -2,7 +2,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agent_rl.chat.parsers import get_tool_parser, parse_hermes, split_reasoning
@@ -134,6 +134,7 @@ JSON_VALUES = st.recursive(
     st.booleans(),
 )
 def test_written_calls_are_read_back(calls, ascii_only):
+    assume("</tool_call>" not in repr(calls))  # which the format cannot hold, and hypothesis draws from our sources
     payloads = [json.dumps({"name": n, "arguments": a}, ensure_ascii=ascii_only) for n, a in calls]
     _, parsed = parse_hermes("".join(f"<tool_call>\n{payload}\n</tool_call>" for payload in payloads))
     assert [(call.name, call.arguments, call.error) for call in parsed] == [(n, a, None) for n, a in calls]

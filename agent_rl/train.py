@@ -14,6 +14,7 @@ import copy
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import EngineConfig, open_engine
 from agent_rl.errors import UserError
 from agent_rl.learner.learner import Learner, LearnerConfig
+from agent_rl.otel import OpenTelemetry
 from agent_rl.rollout.context import ContextConfig, policy_agents
 from agent_rl.rollout.control import RolloutControl
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
@@ -94,6 +96,10 @@ class TrainConfig(Config):
     )
     checkpoint_every: int = Field(default=20, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints that stay on disk.")
+    opentelemetry: bool = Field(
+        default=False,
+        description="Send a span of each episode to where the OTEL_* variables say (needs the extra otel).",
+    )
     wandb_project: str | None = Field(
         default=None, description="Log to this Weights & Biases project (needs the extra wandb)."
     )
@@ -159,6 +165,7 @@ async def train(
         learner.load_state_dict(state["learner"])
         progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
     with (
+        ExitStack() as extras,
         Journal(run_dir / "store.db") as journal,
         MetricsLogger(
             run_dir,
@@ -168,7 +175,8 @@ async def train(
         ) as logger,
     ):
         journal.rewind(progress.step)
-        run = _Run(config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress)
+        telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
+        run = _Run(config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress, telemetry)
         async with open_engine(
             config.engine,
             model,
@@ -197,6 +205,7 @@ class _Run:
         on_step: Callable[[StepReport], None],
         transform_group: Callable[[Group], Group],
         progress: Progress,
+        telemetry: OpenTelemetry | None,
     ) -> None:
         self.progress = progress
         self._config = config
@@ -210,6 +219,7 @@ class _Run:
         self._transform_group = transform_group
         self._estimator = get_estimator(config.estimator)
         self._control = RolloutControl(config.max_concurrent_episodes)
+        self._telemetry = telemetry
 
     async def go(self, engine: Engine, codec: ChatCodec, environment: EnvironmentFactory, task_at: TaskSampler) -> None:
         config, start = self._config, self.progress
@@ -280,6 +290,8 @@ class _Run:
     async def _make_durable(self, group: Group) -> None:
         async with self._journal_turn:
             await anyio.to_thread.run_sync(self._journal.append_group, group)
+        if self._telemetry is not None:
+            self._telemetry.export(group)
 
     async def _train_on(self, batch: Batch, engine: Engine, next_group: int, rollout_wait_s: float) -> None:
         """One step: credit, learner, new weights into the engine, then the records of it."""

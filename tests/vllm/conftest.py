@@ -120,3 +120,10 @@ def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) ->
         except httpx.TransportError:
             time.sleep(0.5)
     raise RuntimeError(f"vLLM did not start:\n{log.read_text('utf-8', 'replace')[-4000:]}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "vllm" in item.path.parts:  # vLLM leaves its sockets to the garbage collector
+            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))

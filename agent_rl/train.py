@@ -34,6 +34,7 @@ from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import EngineConfig, open_engine
 from agent_rl.errors import UserError
 from agent_rl.learner.learner import Learner, LearnerConfig
+from agent_rl.mix import Mix
 from agent_rl.otel import OpenTelemetry
 from agent_rl.rollout.context import ContextConfig, policy_agents
 from agent_rl.rollout.control import RolloutControl
@@ -220,6 +221,7 @@ class _Run:
         self._estimator = get_estimator(config.estimator)
         self._control = RolloutControl(config.max_concurrent_episodes)
         self._telemetry = telemetry
+        self._mix = Mix()
 
     async def go(self, engine: Engine, codec: ChatCodec, environment: EnvironmentFactory, task_at: TaskSampler) -> None:
         config, start = self._config, self.progress
@@ -230,9 +232,19 @@ class _Run:
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
         order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
         consumed = self._consumed_ahead()
+        finished = self._journal.load_groups(start.next_group)
+        for group in finished.values():
+            self._mix.dispatch(group.task)
+            self._mix.finish(group)
+
+        def dispatch(index: int) -> Task:
+            task = task_at(index)
+            self._mix.dispatch(task)
+            return task
+
         manager = RolloutManager(
             play,
-            task_at,
+            dispatch,
             group_size=config.group_size,
             gate=gate,
             order=order,
@@ -242,7 +254,7 @@ class _Run:
             start_index=start.next_group,
             stop_index=self._stop_index(len(consumed)),
             consumed=consumed,
-            finished=self._journal.load_groups(start.next_group),
+            finished=finished,
             on_group=self._make_durable,
         )
 
@@ -290,12 +302,14 @@ class _Run:
     async def _make_durable(self, group: Group) -> None:
         async with self._journal_turn:
             await anyio.to_thread.run_sync(self._journal.append_group, group)
+        self._mix.finish(group)
         if self._telemetry is not None:
             self._telemetry.export(group)
 
     async def _train_on(self, batch: Batch, engine: Engine, next_group: int, rollout_wait_s: float) -> None:
         """One step: credit, learner, new weights into the engine, then the records of it."""
         _refuse_total_failure(batch)
+        self._mix.consume(batch.groups)
         version = self.progress.step
         began = time.perf_counter()
         learned = await anyio.to_thread.run_sync(self._learn, batch)
@@ -308,6 +322,7 @@ class _Run:
         wall_s = rollout_wait_s + time.perf_counter() - began
         metrics = {
             **{f"rollout/{name}": value for name, value in batch_metrics(batch, version).items()},
+            **{f"mix/{name}": value for name, value in self._mix.metrics().items()},
             **{f"learner/{name}": value for name, value in learned.items()},
             "time/rollout_wait_s": rollout_wait_s,
             "time/learn_s": learn_s,

@@ -13,8 +13,8 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,13 +32,14 @@ from agent_rl.credit import get_estimator
 from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import EngineConfig, open_engine
-from agent_rl.errors import UserError
+from agent_rl.errors import ConfigError, UserError
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.mix import Mix
 from agent_rl.otel import OpenTelemetry
 from agent_rl.rollout.context import ContextConfig, policy_agents
 from agent_rl.rollout.control import RolloutControl
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
+from agent_rl.rollout.group import PlayEpisode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.order import ConsumptionOrder
@@ -51,6 +52,8 @@ from agent_rl.types import Group, SamplingParams, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from agent_rl.gateway.program import MakeProgram
 
 
 ENGINE_MODEL = "engine_model"  # where vLLM finds the model that it starts with
@@ -150,12 +153,14 @@ async def train(
     resume: bool = False,
     on_step: Callable[[StepReport], None] = lambda report: None,
     transform_group: Callable[[Group], Group] = lambda group: group,
+    program: MakeProgram | None = None,
 ) -> Progress:
     """Train `model` in place and return how far it got: the engine serves it, the learner has a copy of its own.
 
-    `transform_group` sees each group before credit (shaping, controls); the journal keeps what really happened.
-    With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad options and when
-    every episode of a batch fails.
+    With `program`, agent programs act in the episodes, through a gateway (see `agent_rl.gateway`), instead of the
+    policy's own agent. `transform_group` sees each group before credit (shaping, controls); the journal keeps what
+    really happened. With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad
+    options and when every episode of a batch fails.
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
@@ -177,7 +182,9 @@ async def train(
     ):
         journal.rewind(progress.step)
         telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
-        run = _Run(config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress, telemetry)
+        run = _Run(
+            config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress, telemetry, program
+        )
         async with open_engine(
             config.engine,
             model,
@@ -207,6 +214,7 @@ class _Run:
         transform_group: Callable[[Group], Group],
         progress: Progress,
         telemetry: OpenTelemetry | None,
+        program: MakeProgram | None,
     ) -> None:
         self.progress = progress
         self._config = config
@@ -222,13 +230,32 @@ class _Run:
         self._control = RolloutControl(config.max_concurrent_episodes)
         self._telemetry = telemetry
         self._mix = Mix()
+        self._program = program
 
     async def go(self, engine: Engine, codec: ChatCodec, environment: EnvironmentFactory, task_at: TaskSampler) -> None:
-        config, start = self._config, self.progress
-        sampling = SamplingParams(temperature=config.temperature)
-        make_agent = policy_agents(engine, codec, sampling, config.context)
-        control = self._control
-        play = functools.partial(run_episode, environment, make_agent, limits=config.limits, turns=control.turns)
+        async with self._players(engine, codec, environment) as play:
+            await self._go(engine, play, task_at)
+
+    @asynccontextmanager
+    async def _players(
+        self, engine: Engine, codec: ChatCodec, environment: EnvironmentFactory
+    ) -> AsyncGenerator[PlayEpisode, None]:
+        """Who acts: the policy's own agent, or programs through a gateway that is open for as long."""
+        config, sampling = self._config, SamplingParams(temperature=self._config.temperature)
+        if self._program is None:
+            make_agent = policy_agents(engine, codec, sampling, config.context)
+            turns = self._control.turns
+            yield functools.partial(run_episode, environment, make_agent, limits=config.limits, turns=turns)
+        else:
+            from agent_rl.gateway.program import programs
+
+            if config.context.strategy != "keep":
+                raise ConfigError("Programs manage their own context: leave out context.strategy.")
+            async with programs(environment, self._program, config.limits)(engine, codec, sampling) as play:
+                yield play
+
+    async def _go(self, engine: Engine, play: PlayEpisode, task_at: TaskSampler) -> None:
+        config, start, control = self._config, self.progress, self._control
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
         order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
         consumed = self._consumed_ahead()

@@ -168,7 +168,7 @@ def evaluate(argv: Sequence[str]) -> None:
             return shown.enter_context(counting_progress(Console(stderr=True), "tasks", config.tasks))
 
         report = run(config, on_group=lambda group: bar()(next(done), ""))
-    name = config.model if config.agent == "policy" else config.agent
+    name = config.model or config.agent
     Console().print(to_table({name: report}, title=f"{config.environment}, {config.split} tasks"))
 
 

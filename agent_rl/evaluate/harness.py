@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from agent_rl.chat.parsers import ToolParserName
 from agent_rl.config import Config
 from agent_rl.engine.choose import EngineConfig
+from agent_rl.engine.openai import OpenAIClient
 from agent_rl.errors import ConfigError
 from agent_rl.evaluate.report import IntervalMethod, Report, summarize
 from agent_rl.registry import get_environment
@@ -28,6 +29,7 @@ from agent_rl.rollout.context import ContextConfig, policy_agents
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
+from agent_rl.rollout.openai import OpenAIAgent
 from agent_rl.store.checkpoint import MODEL, list_checkpoints
 from agent_rl.types import Group, SamplingParams, Task
 
@@ -42,11 +44,17 @@ class EvalConfig(Config):
     environment_options: dict[str, int | float | bool | str] = Field(
         default_factory=dict, description="Options of the environment's tasks."
     )
-    agent: Literal["policy", "oracle", "random"] = Field(
-        default="policy", description="Who acts: the model, or a reference."
+    agent: Literal["policy", "openai", "oracle", "random"] = Field(
+        default="policy",
+        description="Who acts: the model, a model behind an OpenAI-compatible endpoint, or a reference.",
     )
     model: str = Field(
-        default="", description="Hub id, model folder, checkpoint, or run folder (its latest checkpoint)."
+        default="",
+        description="Hub id, model folder, checkpoint, run folder (its latest checkpoint); or an endpoint's model.",
+    )
+    base_url: str = Field(
+        default="https://api.openai.com/v1",
+        description="The endpoint of agent=openai; its key is read from OPENAI_API_KEY.",
     )
     split: str = Field(default="test", description="Which tasks of the environment.")
     tasks: int = Field(default=100, ge=1, description="Number of tasks.")
@@ -75,7 +83,9 @@ class EvalConfig(Config):
     def _only_a_policy_has_a_model(self) -> Self:
         if self.agent == "policy" and not self.model:
             raise ValueError("a policy needs a model: give a hub id or a folder, or choose agent=oracle or random.")
-        if self.agent != "policy" and self.model:
+        if self.agent == "openai" and not self.model:
+            raise ValueError("agent=openai needs a model: the name that the endpoint knows it by.")
+        if self.agent in ("oracle", "random") and self.model:
             raise ValueError(f"agent={self.agent} uses no model: leave out model={self.model}, or agent.")
         return self
 
@@ -157,6 +167,10 @@ async def _actor(config: EvalConfig) -> AsyncGenerator[tuple[MakeAgent, RolloutL
         yield lambda environment, _: OracleAgent(environment), config.limits
     elif config.agent == "random":
         yield random_agent, config.limits
+    elif config.agent == "openai":
+        sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p)
+        async with OpenAIClient(config.model, config.base_url, max_concurrency=config.concurrency) as client:
+            yield lambda _, key: OpenAIAgent(client, sampling, key), config.limits
     else:
         from agent_rl.chat.codec import ChatCodec
         from agent_rl.engine.choose import open_engine

@@ -1,5 +1,7 @@
 import json
+import threading
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -194,3 +196,42 @@ def test_a_run_folder_stands_for_the_model_of_its_latest_checkpoint(tmp_path):
     assert model_source(str(first.path)) == str(first.path / "model")
     assert model_source(str(last.path / "model")) == str(last.path / "model")
     assert model_source("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+
+
+class Counting(BaseHTTPRequestHandler):
+    """A chat endpoint that says 1, 3, 5, ... as the conversation goes on."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        said = 1 + 2 * sum(message["role"] == "assistant" for message in body["messages"])
+        choice = {"message": {"role": "assistant", "content": str(said)}, "finish_reason": "stop"}
+        answer = json.dumps({"choices": [choice], "usage": {"total_tokens": 9}, "model": body["model"]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_model_behind_an_endpoint_is_evaluated():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+            groups = []
+            limits = LIMITS.model_copy(update={"max_turns": 10})
+            counting = config(agent="openai", model="counting", base_url=url, limits=limits)
+            report = run(counting, on_group=groups.append)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert report.overall.success.value == 1.0
+    for group in groups:
+        (episode,) = group.trajectories
+        assert episode.segments == ()
+        assert len(episode.turns) == 1 + episode.task.data["hidden"] // 2
+    with pytest.raises(ConfigError, match="agent=openai needs a model"):
+        config(agent="openai")

@@ -244,7 +244,9 @@ def _validated(tool: Tool, given: JSON) -> Arguments:
         return tool.arguments.validate_python(given)
     except ValidationError as error:
         wrong = {problem["loc"][0] for problem in error.errors(include_url=False) if problem["loc"]}
-        texts = {name: text for name, text in given.items() if name in wrong and isinstance(text, str)}
+        texts = {name: text for name in wrong if isinstance(text := given.get(str(name)), str)}
+        if not texts:
+            raise
         try:
             return tool.arguments.validate_python({**given, **{name: json.loads(text) for name, text in texts.items()}})
         except (ValueError, RecursionError):  # a `ValidationError` is a `ValueError`

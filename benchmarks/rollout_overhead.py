@@ -1,7 +1,7 @@
 """CPU of our own per turn of a rollout: an engine of zero latency, a trivial tool, a real tokenizer and chat template.
 
 Everything counts that is not the model: the manager, deadlines, decoding and parsing the tool call, running the tool,
-encoding its result, keeping the tokens, and each episode's share of its setup. One thread; the garbage collector is on.
+encoding its result, keeping the tokens, and each episode's share of its setup. One thread; garbage is collected.
 The floor is what no framework can avoid for the same turn: the tokenizer's decode and encode, and the engine itself
 with its switch of tasks. What is above the floor is our own.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import gc
 import os
 import pstats
 import time
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="where the time goes, 5 turns, 64 in flight")
     arguments = parser.parse_args()
     codec = make_codec()
+    gc.freeze()  # as in training
     if arguments.profile:
         with cProfile.Profile() as profile:
             rollout(codec, 5, 64)

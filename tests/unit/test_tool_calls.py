@@ -306,3 +306,29 @@ async def test_sync_tools_run_in_threads_side_by_side():
     results = await run_tool_calls([meet], [call("meet")] * 3)
     assert len({r.content for r in results}) == 3
     assert str(threading.get_ident()) not in {r.content for r in results}
+
+
+@tool
+async def plan(steps: list[int], note: str = "", limit: int | None = None) -> str:
+    """Say what came."""
+    return f"{steps} {note!r} {limit}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content"),
+    [
+        ({"steps": "[1, 2]"}, "[1, 2] '' None"),
+        ({"steps": "[1]", "note": "[2]", "limit": "null"}, "[1] '[2]' None"),  # text stays text where text is wanted
+        ({"steps": [3], "limit": "7"}, "[3] '' 7"),
+    ],
+)
+async def test_formats_without_types_give_text_that_is_read_as_json(arguments, content):
+    (result,) = await run_tool_calls([plan], [ToolCall("1", "plan", arguments)])
+    assert (result.error, result.content) == (None, content)
+
+
+@pytest.mark.parametrize("steps", ["[1, 2", "one", '{"a": 1}', "[" * 100_000])
+async def test_text_that_is_no_such_json_is_the_models_mistake(steps):
+    (result,) = await run_tool_calls([plan], [ToolCall("1", "plan", {"steps": steps})])
+    assert result.error == "bad_arguments"
+    assert "'steps'" in result.content

@@ -3,9 +3,10 @@
 The limit is queueing theory's: with N episodes in flight whose cycle takes c seconds, g of them in one of S slots, the
 slots cannot be busier than min(1, N g / (S c)). It is computed from the very latencies that were drawn. Measured from
 when the slots have filled until the last episode begins, in virtual time (exact, and the same at each run) and, with
-`--real`, in real time, where the event loop's own work counts too.
+`--real`, in real time, where the event loop's own work counts too. `--trl` puts TRL's asynchronous rollout worker
+beside it: its own loop, with the same slots and the same latencies, in place of its requests to a server.
 
-    python benchmarks/busy_fraction.py --real
+    python benchmarks/busy_fraction.py --real --trl
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import anyio
 import trio.testing
 
 from agent_rl.chat.codec import ChatCodec
+from agent_rl.concurrency import collect
 from agent_rl.engine.base import GenerationRequest
 from agent_rl.engine.scripted import ScriptedEngine
 from agent_rl.rollout.agent import PolicyAgent
@@ -49,8 +51,21 @@ class Meter:
     changed: float = 0.0
     cycles_s: list[float] = field(default_factory=list)
 
-    def count(self, change: int) -> None:
-        now = anyio.current_time()
+    def begin(self, reset_s: float, episodes: int, now: float) -> list[float]:
+        """One more episode of `episodes`; the latencies of its tools."""
+        started = len(self.cycles_s)
+        if started == IN_FLIGHT:
+            self.began = now
+        if started == episodes - 1:
+            self.count(0, now)
+            self.ended = now
+        drawn = stream("tools", started).lognormal(-0.5 * TOOL_SIGMA**2, TOOL_SIGMA, TURNS - 1)
+        latencies: list[float] = (TOOL_S * drawn).tolist()
+        self.cycles_s.append(reset_s + REWARD_S + TURNS * GENERATION_S + sum(latencies))
+        return latencies
+
+    def count(self, change: int, now: float) -> None:
+        """`change` more slots are busy from `now` on."""
         if self.began and not self.ended:
             self.busy_s += self.busy * (now - max(self.changed, self.began))
         self.busy += change
@@ -75,12 +90,12 @@ class SlotEngine(ScriptedEngine):
 
     async def generate(self, request: GenerationRequest) -> Generation:
         async with self._slots:
-            self._meter.count(1)
+            self._meter.count(1, anyio.current_time())
             try:
                 await anyio.sleep(GENERATION_S)
                 return await super().generate(request)
             finally:
-                self._meter.count(-1)
+                self._meter.count(-1, anyio.current_time())
 
 
 class SlowCountUp(CountUp):
@@ -92,15 +107,7 @@ class SlowCountUp(CountUp):
         self._episodes = episodes
 
     async def reset(self, task: Task, seed: int) -> Sequence[Message]:
-        started = len(self._meter.cycles_s)
-        if started == IN_FLIGHT:
-            self._meter.began = anyio.current_time()
-        if started == self._episodes - 1:
-            self._meter.count(0)
-            self._meter.ended = anyio.current_time()
-        self._rng = stream(seed, started)
-        self._latencies = (TOOL_S * self._rng.lognormal(-0.5 * TOOL_SIGMA**2, TOOL_SIGMA, TURNS - 1)).tolist()
-        self._meter.cycles_s.append(self._reset_s + REWARD_S + TURNS * GENERATION_S + sum(self._latencies))
+        self._latencies = self._meter.begin(self._reset_s, self._episodes, anyio.current_time())
         await anyio.sleep(self._reset_s)
         return await super().reset(task, seed)
 
@@ -132,10 +139,86 @@ async def measure(codec: ChatCodec, reset_s: float, episodes: int) -> Meter:
     return meter
 
 
+def measure_trl(reset_s: float, episodes: int) -> Meter:
+    """TRL's rollout loop in real time; only its request for one turn is replaced."""
+    import asyncio
+    import queue
+    import threading
+    import time
+    from types import SimpleNamespace
+
+    from accelerate import PartialState
+    from datasets import Dataset
+    from trl.experimental.async_grpo.async_rollout_worker import _AsyncRolloutLoop
+    from trl_grpo import HERMES
+
+    PartialState()  # for its logging
+    meter = Meter()
+    tokenizer: Any = make_tokenizer([CALL, "The total is 7.", "Count to 5."])
+    tokenizer.response_template = HERMES
+    call, answer = (tokenizer.encode(text + "<|im_end|>") for text in (CALL, "done"))
+
+    class Counter:
+        def reset(self, **row: Any) -> None:
+            if len(meter.cycles_s) >= episodes:
+                self._latencies = [0.0] * TURNS
+                loop._loop.call_soon_threadsafe(loop._stop_event.set)
+                return
+            self._latencies = meter.begin(reset_s, episodes, loop._loop.time())
+            time.sleep(reset_s)
+
+        async def add(self, amount: int) -> str:
+            """Add to the total.
+
+            Args:
+                amount: How much.
+            """
+            await asyncio.sleep(self._latencies.pop())
+            return "The total is 7."
+
+        async def get_reward(self) -> float:
+            await asyncio.sleep(REWARD_S)
+            return 1.0
+
+    class Loop(_AsyncRolloutLoop):
+        async def _run_loops(self, stop_event: asyncio.Event) -> None:
+            loops = (self._generate_loop, self._score_loop)  # and no HTTP session
+            await collect([partial(one, stop_event=stop_event) for one in loops])
+
+        async def _generate_one_turn(self, prompt_ids: list[int]) -> tuple[list[int], list[float]]:
+            async with slots:
+                meter.count(1, self._loop.time())
+                await asyncio.sleep(GENERATION_S)
+                meter.count(-1, self._loop.time())
+            said = answer if tokenizer.decode(prompt_ids).count("The total is 7.") == TURNS - 1 else call
+            return said, [0.0] * len(said)
+
+    slots = asyncio.Semaphore(SLOTS)
+    shared = {"model_version_value": SimpleNamespace(value=0), "heartbeat_value": SimpleNamespace(value=0.0)}
+    queues = {name: queue.Queue() for name in ("rollout_buffer", "exception_info_queue", "metrics_queue")}
+    loop = Loop(
+        model_name="none",
+        dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "Count to 5."}]}]),
+        reward_funcs=[],
+        processing_class=tokenizer,
+        eos_token_ids=[tokenizer.eos_token_id],
+        failed_event=threading.Event(),
+        environment_factory=Counter,
+        num_generations=GROUP_SIZE,
+        max_inflight_tasks=IN_FLIGHT,
+        max_tool_calling_iterations=TURNS,
+        **shared,
+        **queues,
+    )
+    loop.run()
+    return meter
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--episodes", type=int, default=640)
-    parser.add_argument("--real", action="store_true", help="in real time, too: two minutes")
+    parser.add_argument("--real", action="store_true", help="in real time, too: about two minutes")
+    parser.add_argument("--trl", action="store_true", help="TRL's rollout worker beside it, in real time")
     options = parser.parse_args()
     codec = ChatCodec(make_tokenizer([CALL, "The total is 7.", "Count to 5."]))
     print(
@@ -149,6 +232,11 @@ def main() -> None:
             meter: Meter = anyio.run(measure, codec, reset_s, options.episodes, **backend)
             busy, bound = meter.fraction(), meter.bound()
             print(f"{name:>9}  {reset_s:8.2f}  {busy:7.1%}  {bound:7.1%}  {busy / bound:12.3f}")
+    for reset_s in RESETS_S if options.trl else ():
+        few = round(30 / reset_s) if reset_s else options.episodes  # its resets come one after another
+        meter = measure_trl(reset_s, max(2 * IN_FLIGHT, min(options.episodes, few)))
+        busy, bound = meter.fraction(), meter.bound()
+        print(f"{'TRL':>9}  {reset_s:8.2f}  {busy:7.1%}  {bound:7.1%}  {busy / bound:12.3f}")
 
 
 if __name__ == "__main__":

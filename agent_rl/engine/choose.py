@@ -83,7 +83,11 @@ async def open_engine(
         from agent_rl.engine.vllm import VLLMServerEngine
 
         async with VLLMServerEngine(config.urls, weights_folder=config.weights_folder) as servers:
-            _compare(encode(_PROBE).tolist(), await servers.encode(_PROBE), config.urls[0])
+            special = " ".join(tokenizer.all_special_tokens)
+            for text in (_PROBE, special):
+                ours = encode(text).tolist()
+                for url, theirs in (await servers.encode(text)).items():
+                    _compare(ours, theirs, url)
             if servers.max_context < max_context:
                 raise ConfigError(
                     f"The servers take {servers.max_context} tokens, but max_context_tokens={max_context}: "

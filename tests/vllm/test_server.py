@@ -150,7 +150,7 @@ async def test_an_adapter_changes_the_samples(server, model, tmp_path):
 async def test_an_episode_through_the_server(server, model, tokenizer):
     codec = ChatCodec(tokenizer)
     async with VLLMServerEngine([server]) as engine:
-        assert await engine.encode("Guess my number.") == codec.encode_rendered("Guess my number.").tolist()
+        assert await engine.encode("Guess my number.") == {server: codec.encode_rendered("Guess my number.").tolist()}
         trajectory = await run_episode(
             lambda task: GuessNumber(),
             lambda _, key: PolicyAgent(engine, codec, SamplingParams(), key),

@@ -173,10 +173,10 @@ class VLLMServerEngine:
         self._replicas.forget(session)
         self._salts.forget(session)
 
-    async def encode(self, text: str) -> list[int]:
-        """Ids of `text` by the servers' tokenizer, to compare with the learner's."""
-        answer = await self._post(self._replicas.all[0], "/tokenize", {"prompt": text, "add_special_tokens": False})
-        return answer["tokens"]
+    async def encode(self, text: str) -> dict[str, list[int]]:
+        """Ids of `text` by each server's tokenizer, by URL: to compare with the learner's."""
+        body = {"prompt": text, "add_special_tokens": False}
+        return {replica.url: (await self._post(replica, "/tokenize", body))["tokens"] for replica in self._replicas.all}
 
     # --- weights ----------------------------------------------------------------------------------------------------
 

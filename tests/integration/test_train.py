@@ -14,6 +14,7 @@ import anyio
 import pytest
 import torch
 
+from agent_rl.control import send_command
 from agent_rl.errors import UserError
 from agent_rl.store.checkpoint import load_latest
 from agent_rl.store.journal import Journal
@@ -141,3 +142,32 @@ def test_resuming_with_more_steps_continues_where_it_stopped(tmp_path: Path) -> 
     assert progress.step == 4
     for parameter, other in zip(model.parameters(), expected.parameters(), strict=True):
         assert torch.equal(parameter, other)
+
+
+@pytest.mark.slow
+def test_a_run_that_an_operator_stops_resumes_as_if_it_had_not_been(tmp_path: Path) -> None:
+    async def stopped():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stop_soon, tmp_path / "run")
+            progress, _ = await parity.train_parity(tmp_path / "run", parity.parity_config(steps=50))
+        return progress
+
+    (tmp_path / "run").mkdir()
+    progress = anyio.run(stopped)
+    assert 0 < progress.step < 50
+    checkpoint, _ = load_latest(tmp_path / "run")
+    assert checkpoint.step == progress.step, "the last step is in a checkpoint"
+    steps = progress.step + 2
+    resumed, model = run(tmp_path / "run", parity.parity_config(steps=steps), resume=True)
+    whole, expected = run(tmp_path / "whole", parity.parity_config(steps=steps))
+    assert resumed.step == whole.step == steps
+    assert journal_of(tmp_path / "run")[1] == journal_of(tmp_path / "whole")[1]
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+async def stop_soon(run_dir: Path) -> None:
+    with anyio.fail_after(60):
+        while not list(run_dir.glob("metrics.jsonl")) or not (run_dir / "metrics.jsonl").read_text():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        assert (await send_command(run_dir, ["stop"]))["stopping"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -40,3 +42,67 @@ async def shielded(timeout_s: float) -> AsyncGenerator[None, None]:
     """Finish teardown under cancellation, but never wait longer than `timeout_s`."""
     with anyio.move_on_after(timeout_s, shield=True):
         yield
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """The running loop; `None` under trio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+class Deadline:
+    """A cancel scope whose deadline is moved often and seldom hit, for far less than moving a `CancelScope`'s.
+
+    Under asyncio one timer is kept, and moving it later is free: when it fires too early, it is set again. `now` is
+    the event loop's clock, `at` the deadline on it.
+    """
+
+    def __init__(self) -> None:
+        self._scope = anyio.CancelScope()
+        self._loop = _asyncio_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.now: Callable[[], float] = self._loop.time if self._loop else anyio.current_time
+        self.at = math.inf
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether the deadline was hit."""
+        return self._scope.cancel_called
+
+    @property
+    def cancelled_caught(self) -> bool:
+        """Whether the block was left because the deadline was hit."""
+        return self._scope.cancelled_caught
+
+    def move(self, at: float) -> None:
+        """Cancel the block at `at` from now on."""
+        self.at = at
+        if self._loop is None:
+            self._scope.deadline = at
+        elif at < (self._timer.when() if self._timer else math.inf):
+            self._set_timer(self._loop, at)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._check, loop)
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self.at <= loop.time():
+            self._scope.cancel()
+        elif self.at < math.inf:
+            self._set_timer(loop, self.at)
+
+    def __enter__(self) -> Self:
+        self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if self._timer is not None:
+            self._timer.cancel()
+        return self._scope.__exit__(kind, error, traceback)

@@ -7,12 +7,14 @@ of one response, `G` members of one group. Nothing here imports torch.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agent_rl.frozen import record
 
 JSON: TypeAlias = Mapping[str, Any]
 IntArray: TypeAlias = NDArray[np.int32]
@@ -24,7 +26,7 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 # --- messages -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToolCall:
     """A request by the model to run one tool. `error` is set when it could not be parsed (`name` may be empty then)."""
 
@@ -34,7 +36,7 @@ class ToolCall:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Message:
     """One chat message (OpenAI chat format). Tool results have role `tool` and the `tool_call_id` they answer."""
 
@@ -48,7 +50,7 @@ class Message:
 # --- tasks ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Task:
     """One problem. `data` is for the environment and its scorer; the model never sees it."""
 
@@ -74,7 +76,7 @@ class Owner(StrEnum):
     FRAMEWORK = "framework"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failure:
     """A failure as data: what happened (`timeout`, `crash`, ...), in which stage, and who owns it."""
 
@@ -89,7 +91,7 @@ class Failure:
 # --- one step of an environment -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToolResult:
     """What became of one tool call. `error` names the model's mistake or a timeout; the model reads `content`."""
 
@@ -104,7 +106,7 @@ class ToolResult:
         return self.error in ("parse_error", "unknown_tool", "bad_arguments")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StepInfo:
     """What an environment reports beside the reward.
 
@@ -137,7 +139,7 @@ class FinishReason(StrEnum):
     ABORT = "abort"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SamplingParams:
     """How to sample. `temperature` 0 is greedy. `stop` strings are matched on decoded text and kept in the output."""
 
@@ -149,7 +151,7 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Generation:
     """What an engine sampled: ids, log-probs at the sampling temperature (fp32), weight version of each token."""
 
@@ -176,7 +178,7 @@ class StopReason(StrEnum):
     FAILURE = "failure"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Segment:
     """One unbroken token row of an episode. An episode has several when its history was rewritten.
 
@@ -190,7 +192,7 @@ class Segment:
     weight_versions_T: IntArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Turn:
     """One action of the model and what the environment said to it.
 
@@ -217,7 +219,7 @@ class Turn:
     internal: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Trajectory:
     """One episode as data. `reward` is the sum over turns; `failure` is set when it must not count at all.
 
@@ -265,7 +267,7 @@ class Trajectory:
         return sum(int(segment.response_mask_T.sum()) for segment in self.segments)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class Group:
     """The siblings of one task. `index` is the logical order in which groups are consumed."""
 
@@ -282,7 +284,7 @@ class Group:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class TrainingRow:
     """One segment with its credit: what the learner sees. All arrays have one entry per token of the segment.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from agent_rl.frozen import record
 from agent_rl.types import Generation, IntArray, SamplingParams
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(eq=False)
 class GenerationRequest:
     """Continue `prompt_ids_T`, the whole context of one episode so far.
 

@@ -18,7 +18,7 @@ from agent_rl.chat.conversation import Conversation
 from agent_rl.engine.base import Engine, GenerationRequest
 from agent_rl.environment import Environment
 from agent_rl.errors import EnvironmentFailure, ProviderFailure, UserError, boundary
-from agent_rl.seeding import derive_seed, stream
+from agent_rl.seeding import SeedFamily, derive_seed, stream
 from agent_rl.tool import Tool
 from agent_rl.types import FinishReason, Generation, Message, SamplingParams, Segment
 
@@ -31,9 +31,9 @@ class EpisodeKey:
     task_id: str
     member: int
 
-    def turn_seed(self, turn: int) -> int:
-        """Seed of the response of one turn."""
-        return derive_seed(self.seed, self.task_id, self.member, turn)
+    def turn_seeds(self) -> SeedFamily:
+        """Seeds of the responses, by turn."""
+        return SeedFamily(self.seed, self.task_id, self.member)
 
 
 class Action(NamedTuple):
@@ -94,7 +94,7 @@ class PolicyAgent:
         self._codec = codec
         stops = dict.fromkeys((*sampling.stop_token_ids, *codec.stop_token_ids))
         self._sampling = replace(sampling, stop_token_ids=tuple(stops))
-        self._key = key
+        self._seed_of_turn = key.turn_seeds()
         self._session = uuid.uuid4().hex
         self._conversation: Conversation | None = None
 
@@ -125,7 +125,7 @@ class PolicyAgent:
         if max_tokens != self._sampling.max_tokens:
             self._sampling = replace(self._sampling, max_tokens=max_tokens)
         request = GenerationRequest(
-            self._session, self.conversation.prompt_ids_T, self._sampling, self._key.turn_seed(turn)
+            self._session, self.conversation.prompt_ids_T, self._sampling, self._seed_of_turn(turn)
         )
         with boundary(ProviderFailure, "generation"):
             generation = await self._engine.generate(request)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import anyio
 
+from agent_rl.concurrency import Deadline
 from agent_rl.environment import Environment
 from agent_rl.errors import EnvironmentFailure, ProviderFailure, RolloutFailure, ToolError, boundary
 from agent_rl.rollout.agent import Action, Agent, EpisodeKey, MakeAgent
@@ -66,10 +66,14 @@ async def run_episode(
     try:
         with boundary(EnvironmentFailure, "setup"):
             environment = environment_factory(task)
-        async with _closing("environment", environment.close, limits.close_timeout_s, record.metrics):
+        try:
             agent = make_agent(environment, EpisodeKey(seed, task.id, member))
-            async with _closing("agent", agent.close, limits.close_timeout_s, record.metrics):
+            try:
                 await _Episode(environment, agent, limits, record, turns).play(task, seed)
+            finally:
+                await _close("agent", agent.close, limits.close_timeout_s, record.metrics)
+        finally:
+            await _close("environment", environment.close, limits.close_timeout_s, record.metrics)
     except RolloutFailure as failure:
         record.stop_reason = StopReason.FAILURE
         record.failure = failure.record()
@@ -93,7 +97,7 @@ async def run_episode(
 class _Episode:
     """A running episode. Writes what happens into its record at once, so that nothing is lost when it is cut short.
 
-    One cancel scope serves all deadlines: each stage moves its deadline. (Scopes of their own cost four times as much.)
+    One `Deadline` serves them all: each stage moves it.
     """
 
     def __init__(
@@ -104,7 +108,8 @@ class _Episode:
         self._limits = limits
         self._record = record
         self._turns = turns
-        self._clock = anyio.CancelScope()
+        self._clock = Deadline()
+        self._now = self._clock.now
         self._stage: tuple[type[RolloutFailure], str] = (EnvironmentFailure, "setup")
         self._ends_at = math.inf
         self._steps = 0
@@ -128,10 +133,10 @@ class _Episode:
 
         When the stage before ended together with its time, the cancellation is on its way and stays that stage's.
         """
-        now = anyio.current_time()
+        now = self._now()
         if not self._clock.cancel_called:
             self._stage = owner, stage
-            self._clock.deadline = min(now + timeout_s, self._ends_at)
+            self._clock.move(min(now + timeout_s, self._ends_at))
         return now
 
     async def _act(self, index: int, max_tokens: int) -> tuple[Action, float]:
@@ -142,12 +147,12 @@ class _Episode:
             self._ends_at = math.inf
         began = self._start(ProviderFailure, "generation", self._limits.generation_timeout_s)
         action = await self._agent.act(index, max_tokens)
-        elapsed_s = anyio.current_time() - began
+        elapsed_s = self._now() - began
         self._ends_at = ends_at if runs else ends_at + elapsed_s
         return action, elapsed_s
 
     def _time_is_up(self) -> StopReason:
-        if self._clock.deadline == self._ends_at:
+        if self._clock.at == self._ends_at:
             return StopReason.TIME_LIMIT
         owner, stage = self._stage
         raise owner(f"{stage} timed out", kind="timeout", stage=stage)
@@ -159,7 +164,7 @@ class _Episode:
             prompt = await self._environment.reset(task, derive_seed(seed, task.id))
             self._record.prompt = _checked(prompt)
             tools = tuple(self._environment.tools)
-        now = anyio.current_time()
+        now = self._now()
         self._record.setup_s = now - began
         self._ends_at = now + self._limits.episode_timeout_s
         self._agent.start(self._record.prompt, tools)
@@ -176,18 +181,18 @@ class _Episode:
         self._record.stop_reason = stop_reason
 
     async def _hold(self, turns: Gate) -> None:
-        held = anyio.current_time()
+        held = self._now()
         if not self._clock.cancel_called:
-            self._clock.deadline = math.inf
+            self._clock.move(math.inf)
         await turns.wait()
-        self._ends_at += anyio.current_time() - held
+        self._ends_at += self._now() - held
 
     async def _take_turn(self, max_tokens: int) -> StopReason | None:
         """One action; it is recorded even when the environment never answers, since its tokens were sampled."""
         index = len(self._record.turns)
         with boundary(EnvironmentFailure, "state_key"):
             state_key = self._environment.state_key()
-        began_s = anyio.current_time() - self._record.began
+        began_s = self._now() - self._record.began
         action, generation_s = await self._act(index, max_tokens)
         if action.internal:
             self._record.turns.append(_turn(index, action, _UNANSWERED, state_key, began_s, generation_s, 0.0))
@@ -201,7 +206,7 @@ class _Episode:
             if stop_reason is None:
                 step = await self._step(action.message)
         finally:
-            turn = _turn(index, action, step, state_key, began_s, generation_s, anyio.current_time() - acted)
+            turn = _turn(index, action, step, state_key, began_s, generation_s, self._now() - acted)
             self._record.turns.append(turn)
         stop_reason = stop_reason or self._after_step(step)
         if stop_reason is None:
@@ -266,20 +271,14 @@ def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-@asynccontextmanager
-async def _closing(
-    what: str, close: Callable[[], Awaitable[None]], timeout_s: float, metrics: dict[str, float]
-) -> AsyncGenerator[None, None]:
+async def _close(what: str, close: Callable[[], Awaitable[None]], timeout_s: float, metrics: dict[str, float]) -> None:
     """Release at the end, under cancellation too. A release that fails or hangs is reported; the episode counts."""
-    try:
-        yield
-    finally:
-        with anyio.move_on_after(timeout_s, shield=True) as clock:
-            try:
-                await close()
-            except Exception:
-                metrics[f"{what}_close_failed"] = 1.0
-                _logger.exception("closing the %s failed", what)
-        if clock.cancelled_caught:
-            metrics[f"{what}_close_timed_out"] = 1.0
-            _logger.error("closing the %s took more than %g s", what, timeout_s)
+    with anyio.move_on_after(timeout_s, shield=True) as clock:
+        try:
+            await close()
+        except Exception:
+            metrics[f"{what}_close_failed"] = 1.0
+            _logger.exception("closing the %s failed", what)
+    if clock.cancelled_caught:
+        metrics[f"{what}_close_timed_out"] = 1.0
+        _logger.error("closing the %s took more than %g s", what, timeout_s)

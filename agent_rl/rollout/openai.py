@@ -23,7 +23,7 @@ class OpenAIAgent:
     def __init__(self, client: OpenAIClient, sampling: SamplingParams, key: EpisodeKey) -> None:
         self._client = client
         self._sampling = sampling
-        self._key = key
+        self._seed_of_turn = key.turn_seeds()
         self._messages: list[Wire] = []
         self._tools: list[Wire] = []
         self._context_tokens = 0
@@ -41,7 +41,7 @@ class OpenAIAgent:
     async def act(self, turn: int, max_tokens: int) -> Action:
         """The endpoint's answer. Raises what `OpenAIClient.complete` raises."""
         sampling = replace(self._sampling, max_tokens=max_tokens)
-        completion = await self._client.complete(self._messages, self._tools, sampling, self._key.turn_seed(turn))
+        completion = await self._client.complete(self._messages, self._tools, sampling, self._seed_of_turn(turn))
         self._messages.append(completion.echo)
         self._context_tokens = completion.context_tokens
         return Action(completion.message, completion.finish_reason)

@@ -28,7 +28,7 @@ def oracle(environment, key):
 
 
 def guess_at_random(environment, key):
-    return RandomAgent(environment, key.turn_seed(0))
+    return RandomAgent(environment, key.turn_seeds()(0))
 
 
 # --- evaluate -------------------------------------------------------------------------------------------------------

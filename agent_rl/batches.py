@@ -30,7 +30,12 @@ class Batch:
 
 
 async def assemble(
-    groups: AsyncIterator[Group], size: int, refills: int, drop: Callable[[], None], min_members: int = 2
+    groups: AsyncIterator[Group],
+    size: int,
+    refills: int,
+    drop: Callable[[], None],
+    min_members: int = 2,
+    teaches: Callable[[Group], bool] = has_signal,
 ) -> AsyncIterator[Batch]:
     """Cut the stream of groups into batches of `size` slots. A group with fewer valid members trains nothing.
 
@@ -41,7 +46,7 @@ async def assemble(
     idle: list[Group] = []
     refilled = 0
     async for group in groups:
-        if len(group.valid) >= min_members and has_signal(group):
+        if len(group.valid) >= min_members and teaches(group):
             trained.append(group)
         else:
             idle.append(group)

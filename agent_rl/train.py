@@ -18,11 +18,11 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.to_thread
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent_rl.batches import Batch, assemble, batch_metrics
 from agent_rl.chat.codec import ChatCodec
@@ -82,7 +82,10 @@ class TrainConfig(Config):
         ge=0,
         description="Groups without learning signal that are replaced in each batch (DAPO's dynamic sampling).",
     )
-    estimator: str = Field(default="grpo", description="Credit: grpo, dr_grpo (no std) or rloo.")
+    estimator: str = Field(default="grpo", description="Credit: grpo, rloo, gigpo, ...; docs/credit.md has them all.")
+    estimator_options: dict[str, float] = Field(
+        default_factory=dict[str, float], description="The estimator's own options, such as gamma 0.95."
+    )
     aggregation: Aggregation = Field(
         default="token_mean", description="What weighs the same in the loss: tokens or episodes."
     )
@@ -109,6 +112,14 @@ class TrainConfig(Config):
         default=None, description="Log to this Weights & Biases project (needs the extra wandb)."
     )
     seed: int = Field(default=0, ge=0, description="Key of every random stream of the run.")
+
+    @model_validator(mode="after")
+    def _known_estimator(self) -> Self:
+        try:
+            get_estimator(self.estimator, self.estimator_options)
+        except UserError as error:  # pydantic explains a `ValueError`
+            raise ValueError(str(error)) from error
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +253,7 @@ class _Run:
         self._logger = logger
         self._on_step = on_step
         self._transform_group = transform_group
-        self._estimator = get_estimator(config.estimator)
+        self._estimator = get_estimator(config.estimator, config.estimator_options)
         self._control = RolloutControl(config.max_concurrent_episodes)
         self._telemetry = telemetry
         self._mix = Mix()
@@ -320,7 +331,12 @@ class _Run:
 
         began = time.perf_counter()
         async for batch in assemble(
-            manager.groups(), config.groups_per_batch, config.refills_per_batch, drop, config.min_group_members
+            manager.groups(),
+            config.groups_per_batch,
+            config.refills_per_batch,
+            drop,
+            config.min_group_members,
+            self._estimator.has_signal,
         ):
             wait_s = time.perf_counter() - began
             await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
@@ -378,7 +394,7 @@ class _Run:
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         groups = [self._transform_group(group) for group in batch.trained]
-        rows = to_rows(groups, [self._estimator(group) for group in groups], self._config.aggregation)
+        rows = to_rows(groups, self._estimator(groups), self._config.aggregation)
         return self._learner.step(rows, row_groups(groups)) if rows else {}
 
     def _record(self, batch: Batch, metrics: Mapping[str, float]) -> None:

@@ -111,11 +111,14 @@ class StepInfo:
     """What an environment reports beside the reward.
 
     `reward_terms` are named parts of the reward. `metrics` add up over the steps of an episode into its trajectory's.
+    `tag` says what kind of action this was (`plan`, `explore`) or whose (`proposer`, `solver`), for credit that
+    compares like with like.
     """
 
     tool_results: tuple[ToolResult, ...] = ()
     reward_terms: Mapping[str, float] = field(default_factory=dict[str, float])
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    tag: str = ""
 
 
 class Step(NamedTuple):
@@ -199,7 +202,7 @@ class Turn:
     `start:end` is the span of the sampled tokens in segment `segment` (equal when the agent has no tokens).
     `state_key` identifies the environment state the action was taken in, for credit that groups by state.
     `began_s` counts from the beginning of the episode. `internal` turns are the agent's own, such as a summary of what
-    came before: the environment never saw them.
+    came before: the environment never saw them. `tag` is what the environment called the action.
     """
 
     index: int
@@ -217,6 +220,7 @@ class Turn:
     generation_s: float = 0.0
     step_s: float = 0.0
     internal: bool = False
+    tag: str = ""
 
 
 @record(eq=False)

@@ -1,34 +1,138 @@
-"""Credit assignment: a group of trajectories in, an advantage per token out. Pure numpy functions.
+"""Credit assignment: groups of trajectories in, an advantage per token out. Pure numpy functions.
 
-A new estimator is one function `(Group) -> Advantages` and one line in `ESTIMATORS`.
+A new estimator is one function and one line here: `GROUP_ESTIMATORS` see one group at a time, `BATCH_ESTIMATORS` all
+of a batch, `CRITIC_ESTIMATORS` all of a batch with a critic's values. Its keyword arguments are its options.
 """
 
 from __future__ import annotations
 
-from agent_rl.credit.groups import Advantages, Estimator, dr_grpo, grpo, has_signal, rloo
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from agent_rl.credit.batchwise import lite_ppo, reinforce_pp, reinforce_pp_baseline
+from agent_rl.credit.estimator import (
+    Advantages,
+    BatchEstimator,
+    CriticEstimator,
+    GroupEstimator,
+    Values,
+    differ,
+    rewards_of,
+    turn_rewards,
+)
+from agent_rl.credit.gae import bi_level_gae, token_gae, turn_gae
+from agent_rl.credit.groups import asymre, dr_grpo, grpo, opmd, rloo, w_reinforce
 from agent_rl.credit.rows import Aggregation, row_groups, to_rows
-from agent_rl.errors import not_found
+from agent_rl.credit.turns import gigpo, mt_grpo, return_to_go, rlvmr, roles
+from agent_rl.errors import ConfigError, not_found
+from agent_rl.types import Group
 
 __all__ = [
-    "ESTIMATORS",
+    "BATCH_ESTIMATORS",
+    "CRITIC_ESTIMATORS",
+    "GROUP_ESTIMATORS",
     "Advantages",
     "Aggregation",
     "Estimator",
+    "Values",
     "get_estimator",
     "has_signal",
     "row_groups",
     "to_rows",
 ]
 
-ESTIMATORS: dict[str, Estimator] = {
+GROUP_ESTIMATORS: dict[str, GroupEstimator] = {
     "grpo": grpo,
     "dr_grpo": dr_grpo,
     "rloo": rloo,
+    "opmd": opmd,
+    "asymre": asymre,
+    "w_reinforce": w_reinforce,
+    "return_to_go": return_to_go,
+    "mt_grpo": mt_grpo,
+    "gigpo": gigpo,
+    "rlvmr": rlvmr,
+    "roles": roles,
+}
+BATCH_ESTIMATORS: dict[str, BatchEstimator] = {
+    "reinforce_pp": reinforce_pp,
+    "reinforce_pp_baseline": reinforce_pp_baseline,
+    "lite_ppo": lite_ppo,
+}
+CRITIC_ESTIMATORS: dict[str, CriticEstimator] = {
+    "token_gae": token_gae,
+    "turn_gae": turn_gae,
+    "bi_level_gae": bi_level_gae,
 }
 
 
-def get_estimator(name: str) -> Estimator:
-    """The estimator called `name`. Raises `NotFoundError` with the nearest name."""
-    if name not in ESTIMATORS:
-        raise not_found("estimator", name, ESTIMATORS)
-    return ESTIMATORS[name]
+def has_signal(group: Group) -> bool:
+    """Whether the valid members' rewards differ. A group without signal has no advantages (DAPO's filter)."""
+    return differ(rewards_of(group))
+
+
+def _turns_differ(group: Group) -> bool:
+    """Whether any turns' rewards differ, when episodes of equal reward may still have earned it differently."""
+    rewards = [tuple(turn_rewards(trajectory)) for trajectory in group.valid]
+    return len(set(rewards)) > 1
+
+
+def _always(group: Group) -> bool:
+    return bool(group.valid)
+
+
+_SIGNALS: dict[str, Callable[[Group], bool]] = {
+    **dict.fromkeys(("asymre", "w_reinforce", "reinforce_pp", *CRITIC_ESTIMATORS), _always),
+    **dict.fromkeys(("return_to_go", "mt_grpo", "gigpo", "rlvmr", "roles"), _turns_differ),
+}
+"""Which groups teach something; by default those whose rewards differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """An estimator with its options bound. `needs_values` says that it wants a critic's values."""
+
+    name: str
+    needs_values: bool
+    has_signal: Callable[[Group], bool]
+    _credit: Callable[[Sequence[Group], Sequence[Values] | None], list[Advantages]]
+
+    def __call__(self, groups: Sequence[Group], values: Sequence[Values] | None = None) -> list[Advantages]:
+        """Advantages of a batch, for each group's valid members."""
+        return self._credit(groups, values)
+
+
+def get_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
+    """The estimator called `name`. Raises `NotFoundError` with the nearest name, `ConfigError` for a wrong option."""
+    known = (*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS)
+    if name not in known:
+        raise not_found("estimator", name, known)
+    signal = _SIGNALS.get(name, has_signal)
+    if (of_group := GROUP_ESTIMATORS.get(name)) is not None:
+        one = partial(of_group, **_checked(name, of_group, options or {}))
+        return Estimator(name, False, signal, lambda groups, values: [one(group) for group in groups])
+    if (of_batch := BATCH_ESTIMATORS.get(name)) is not None:
+        batch = partial(of_batch, **_checked(name, of_batch, options or {}))
+        return Estimator(name, False, signal, lambda groups, values: batch(groups))
+    with_critic = CRITIC_ESTIMATORS[name]
+    return Estimator(name, True, signal, partial(with_critic, **_checked(name, with_critic, options or {})))
+
+
+def _checked(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as the function's annotations say."""
+    parameters = inspect.signature(function).parameters.values()
+    hints = typing.get_type_hints(function)
+    known = {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for option in options:
+        if option not in known:
+            raise not_found(f"option of the estimator {name}", option, known)
+    try:
+        return {option: TypeAdapter(known[option]).validate_python(value) for option, value in options.items()}
+    except ValidationError as error:
+        raise ConfigError(f"Bad option of the estimator {name}: {error.errors()[0]['msg']}.") from error

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from agent_rl.credit.groups import Advantages
+from agent_rl.credit.estimator import Advantages
 from agent_rl.errors import not_found
 from agent_rl.types import BoolArray, FloatArray, Group, Segment, TrainingRow, Trajectory
 

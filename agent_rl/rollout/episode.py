@@ -260,6 +260,7 @@ def _turn(
         generation_s=generation_s,
         step_s=step_s,
         internal=action.internal,
+        tag=step.info.tag,
     )
 
 

@@ -218,7 +218,7 @@ def test_a_thousand_faults() -> None:
         assert [[t.action for t in episode.turns] for episode in sick.valid] == [
             [t.action for t in episode.turns] for episode in kept
         ]
-        advantages = [credit[0][-1] for credit in get_estimator("dr_grpo")(sick)]
+        advantages = [credit[0][-1] for credit in get_estimator("dr_grpo")([sick])[0]]
         assert sum(advantages) == pytest.approx(0, abs=1e-6), "the baseline is that of the members that count"
     assert lost == len(failed) > 200
     assert any(turn.tool_results and turn.tool_results[0].error == "parse_error" for turn in turns_of(groups))

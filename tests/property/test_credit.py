@@ -1,107 +1,153 @@
+"""What holds for every estimator: order, forks, failures, ties."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_rl.credit import ESTIMATORS, get_estimator, row_groups, to_rows
-from agent_rl.types import Failure, FinishReason, Group, Message, Owner, Segment, StopReason, Task, Trajectory, Turn
+from agent_rl.credit import (
+    BATCH_ESTIMATORS,
+    CRITIC_ESTIMATORS,
+    GROUP_ESTIMATORS,
+    Values,
+    get_estimator,
+    row_groups,
+    to_rows,
+)
+from agent_rl.testing.episodes import Played, make_group, make_trajectory
+from agent_rl.types import StopReason
 
-TASK = Task(id="t", prompt=(Message("user", "?"),))
-CRASH = Failure("crash", Owner.SANDBOX, "step", "lost")
+turns = st.lists(
+    st.builds(
+        Played,
+        reward=st.sampled_from([0.0, 0.5, 1.0, -2.0]),
+        sampled=st.integers(0, 4),
+        context=st.integers(1, 3),
+        state=st.sampled_from([None, "a", "b"]),
+        tag=st.sampled_from(["", "plan", "act"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+stops = st.sampled_from([StopReason.TERMINATED, StopReason.MAX_TURNS])
+groups = st.lists(st.tuples(turns, stops, st.integers(0, 9).map(lambda n: not n)), min_size=1, max_size=5)
 
 
-def segment(mask):
-    mask_T = np.array(mask, dtype=np.bool_)
-    return Segment(
-        np.arange(len(mask), dtype=np.int32),
-        mask_T,
-        np.zeros(len(mask), np.float32),
-        np.where(mask_T, 0, -1).astype(np.int32),
+def build(members, index=0, order=None):
+    episodes = [
+        make_trajectory(t, member=i, stop_reason=stop, failed=failed) for i, (t, stop, failed) in enumerate(members)
+    ]
+    return make_group(*(episodes[i] for i in (order or range(len(episodes)))), index=index)
+
+
+def made_up_values(group):
+    """Values that depend on the turn and the token's place in it alone, wherever the token stands."""
+
+    def of(trajectory):
+        rows = [np.zeros(len(s.token_ids_T), np.float32) for s in trajectory.segments]
+        for turn in trajectory.turns:
+            rows[turn.segment][turn.start : turn.end] = [
+                np.sin(7 * turn.index + i + trajectory.member) for i in range(turn.end - turn.start)
+            ]
+        return tuple(rows)
+
+    return Values(
+        tuple(map(of, group.valid)), np.array([0.3 * trajectory.member for trajectory in group.valid], np.float32)
     )
 
 
-def episode(member, reward, masks, failed=False):
-    turn = Turn(0, 0, 0, 0, Message("assistant", ""), (), reward, {}, (), FinishReason.STOP)
-    stop = StopReason.FAILURE if failed else StopReason.TERMINATED
-    failure = CRASH if failed else None
-    return Trajectory(TASK, 0, member, 0, TASK.prompt, tuple(map(segment, masks)), (turn,), stop, failure)
+def credit(name, batch):
+    return get_estimator(name)(batch, [made_up_values(group) for group in batch])
 
 
-masks = st.lists(st.booleans(), min_size=1, max_size=8).map(lambda mask: [False, *mask])  # a context token comes first
-members = st.tuples(
-    st.sampled_from([0.0, 0.5, 1.0, -2.0]),
-    st.lists(masks, min_size=1, max_size=3),
-    st.integers(0, 9).map(lambda n: not n),
-)
-groups = st.lists(members, min_size=1, max_size=6).map(
-    lambda ms: Group(0, TASK, tuple(episode(i, *m) for i, m in enumerate(ms)))
-)
+def by_token(name, batch):
+    """The advantage of each sampled token, by group, member, turn and place in the turn."""
+    return {
+        (group.index, trajectory.member, turn.index, place): float(rows[turn.segment][turn.start + place])
+        for group, advantages in zip(batch, credit(name, batch), strict=True)
+        for trajectory, rows in zip(group.valid, advantages, strict=True)
+        for turn in trajectory.turns
+        for place in range(turn.end - turn.start)
+    }
 
 
-def credited_rows(batch, estimator, aggregation):
-    return to_rows(batch, [get_estimator(estimator)(group) for group in batch], aggregation)
-
-
-def token_terms(rows):
-    """(weight, advantage) of every trained token, in order."""
-    return [
-        (weight, advantage)
-        for row in rows
-        for weight, advantage in zip(row.weights_T.tolist(), row.advantages_T.tolist(), strict=True)
-        if weight
-    ]
-
-
-estimators = st.sampled_from(sorted(ESTIMATORS))
+ALL = sorted({*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS})
+WITHOUT_BASELINE = {"asymre", "w_reinforce", *CRITIC_ESTIMATORS}
+estimators = st.sampled_from(ALL)
 aggregations = st.sampled_from(["token_mean", "sequence_mean"])
 
 
-@given(st.lists(groups, max_size=4), estimators, aggregations)
-def test_weights_of_a_batch_sum_to_one(batch, estimator, aggregation):
-    rows = credited_rows(batch, estimator, aggregation)
+@given(st.lists(groups, max_size=3), estimators, aggregations)
+def test_weights_of_a_batch_sum_to_one(played, estimator, aggregation):
+    batch = [build(members, index) for index, members in enumerate(played)]
+    rows = to_rows(batch, credit(estimator, batch), aggregation)
     trained = sum(row.response_mask_T.sum() for row in rows)
     assert sum(row.weights_T.sum(dtype=np.float64) for row in rows) == pytest.approx(1.0 if trained else 0.0, rel=1e-5)
     assert len(row_groups(batch)) == len(rows)
 
 
-@given(groups, estimators, aggregations, st.data())
-def test_splitting_episodes_into_segments_changes_no_token(group, estimator, aggregation, data):
-    def split(trajectory):
-        pieces = []
-        for whole in trajectory.segments:
-            mask = whole.response_mask_T.tolist()
-            cut = data.draw(st.integers(1, len(mask)))
-            # A rewritten history: the second segment starts with context that nobody sampled.
-            pieces += [mask[:cut], [False, False, *mask[cut:]]]
-        return episode(trajectory.member, trajectory.reward, pieces, trajectory.failure is not None)
-
-    forked = Group(group.index, TASK, tuple(split(trajectory) for trajectory in group.trajectories))
-    whole = credited_rows([group], estimator, aggregation)
-    assert token_terms(credited_rows([forked], estimator, aggregation)) == token_terms(whole)
-
-
-def scalar_advantages(group, estimator):
-    """The advantage of each valid member that sampled a token, by member."""
-    advantages = {}
-    for trajectory, credit in zip(group.valid, get_estimator(estimator)(group), strict=True):
-        for segment, advantages_T in zip(trajectory.segments, credit, strict=True):
-            for advantage in advantages_T[segment.response_mask_T]:
-                advantages[trajectory.member] = float(advantage)
-    return advantages
+@given(st.lists(groups, min_size=1, max_size=3), estimators)
+def test_advantages_are_finite_and_only_on_sampled_tokens(played, estimator):
+    batch = [build(members, index) for index, members in enumerate(played)]
+    for group, advantages in zip(batch, credit(estimator, batch), strict=True):
+        assert len(advantages) == len(group.valid)
+        for trajectory, rows in zip(group.valid, advantages, strict=True):
+            for segment, row in zip(trajectory.segments, rows, strict=True):
+                assert row.dtype == np.float32
+                assert row.shape == segment.token_ids_T.shape
+                assert np.isfinite(row).all()
+                assert not row[~segment.response_mask_T].any()
 
 
 @given(groups, estimators, st.randoms())
-def test_order_of_siblings_does_not_matter(group, estimator, random):
-    order = list(group.trajectories)
+def test_order_of_siblings_does_not_matter(members, estimator, random):
+    order = list(range(len(members)))
     random.shuffle(order)
-    shuffled = Group(group.index, TASK, tuple(order))
-    assert scalar_advantages(shuffled, estimator) == pytest.approx(scalar_advantages(group, estimator), abs=1e-6)
+    assert by_token(estimator, [build(members, order=order)]) == pytest.approx(
+        by_token(estimator, [build(members)]), abs=1e-5
+    )
+
+
+@given(groups, estimators, st.data())
+def test_forks_change_no_token(members, estimator, data):
+    forked = [
+        ([replace(turn, fork=data.draw(st.booleans()), context=3) for turn in t], stop, failed)
+        for t, stop, failed in members
+    ]
+    assert by_token(estimator, [build(forked)]) == pytest.approx(by_token(estimator, [build(members)]), abs=1e-5)
+
+
+@given(groups, estimators)
+def test_failed_members_do_not_count(members, estimator):
+    alone = [member for member in members if not member[2]]
+    failures = [member for member in members if member[2]]
+    with_failures = by_token(estimator, [build([*alone, *failures])])
+    assert with_failures == pytest.approx(by_token(estimator, [build(alone)]), abs=1e-5)
+
+
+@given(groups, st.sampled_from(sorted(GROUP_ESTIMATORS)), groups)
+def test_a_group_is_credited_alone(members, estimator, others):
+    """A group baseline never becomes a batch baseline, however few members are left."""
+    alone = by_token(estimator, [build(members)])
+    together = by_token(estimator, [build(members), build(others, index=1)])
+    assert {key: value for key, value in together.items() if key[0] == 0} == pytest.approx(alone, abs=1e-6)
+
+
+@given(turns, st.integers(1, 5), st.sampled_from([name for name in ALL if name not in WITHOUT_BASELINE]))
+def test_equal_episodes_earn_exactly_nothing(played, count, estimator):
+    """Members that did and got the same. (Turns of one episode may still differ: those of one state, say.)"""
+    same = [replace(turn, state=index, tag=str(index)) for index, turn in enumerate(played)]
+    group = build([(same, StopReason.TERMINATED, False)] * count)
+    assert set(by_token(estimator, [group]).values()) <= {0.0}
 
 
 @given(groups)
-def test_rloo_is_the_leave_one_out_loop(group):
+def test_rloo_is_the_leave_one_out_loop(members):
+    group = build(members)
     rewards = {trajectory.member: trajectory.reward for trajectory in group.valid}
-    for member, advantage in scalar_advantages(group, "rloo").items():
+    for (_, member, _, _), advantage in by_token("rloo", [group]).items():
         others = [reward for other, reward in rewards.items() if other != member]
         baseline = sum(others) / len(others) if others else rewards[member]
         assert advantage == pytest.approx(rewards[member] - baseline, abs=1e-6)

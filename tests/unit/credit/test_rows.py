@@ -14,7 +14,7 @@ def groups(make_group):
 
 
 def rows_of(groups, aggregation):
-    return to_rows(groups, [get_estimator("dr_grpo")(group) for group in groups], aggregation)
+    return to_rows(groups, get_estimator("dr_grpo")(groups), aggregation)
 
 
 def test_token_mean_weighs_every_token_alike(groups):

@@ -244,7 +244,7 @@ async def test_an_episode_in_many_segments_has_the_gradient_of_the_whole(codec, 
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     gradients = [
-        gradient(model, to_rows([group], [get_estimator("grpo")(group)], aggregation))
+        gradient(model, to_rows([group], get_estimator("grpo")([group]), aggregation))
         for group in (Group(0, members[0].task, tuple(members)) for members in (whole, cut))
     ]
     assert gradients[0].abs().max() > 1e-3

@@ -74,7 +74,8 @@ def quoted(value: object) -> str:
     """The beginning and the end of a bad value, on one line."""
     text = repr(value)
     if len(text) > _MOST_QUOTED:
-        text = f"{text[: _MOST_QUOTED // 2]} [... {len(text) - _MOST_QUOTED} characters cut ...] {text[-_MOST_QUOTED // 2 :]}"
+        half, cut = _MOST_QUOTED // 2, len(text) - _MOST_QUOTED
+        text = f"{text[:half]} [... {cut} characters cut ...] {text[-half:]}"
     return text.replace("\n", " ")
 
 

@@ -1,7 +1,8 @@
-"""Results of tools, kept for who asks the same again: of pure tools for all, of read-only ones among siblings in a state.
+"""Results of tools, kept for who asks the same again: of pure tools for all, of read-only ones for siblings.
 
 Concurrent equal calls become one (single flight): the first leads, the others wait for it. What did not succeed is not
-kept: after an error every waiter calls for itself, after a cancelled leader one of the waiters leads. For one event loop.
+kept: after an error every waiter calls for itself, after a cancelled leader one of the waiters leads. A cache belongs
+to one event loop.
 """
 
 from __future__ import annotations
@@ -97,9 +98,9 @@ class ToolCache:
         return await self._lead(key, call)
 
     def metrics(self) -> dict[str, float]:
-        """Since the last time: the share of calls of cached tools that were not run, and seconds that they did not take.
+        """Since the last time: the share of cached tools' calls that were not run, and the seconds that this saved.
 
-        Both together are empty when there were no such calls.
+        Empty when there were no such calls.
         """
         tally, self._tally = self._tally, _Tally()
         if not tally.calls:

@@ -59,18 +59,17 @@ async def _outcome(tools: Mapping[str, Tool], call: ToolCall) -> tuple[str | Non
     try:
         arguments = tool.check(call.arguments)
         with boundary(ToolFailure, f"tool {tool.name}"):
-            cache = SERVICES.get().cache
+            cache = None if tool.effects == "mutating" else SERVICES.get().cache
             key = None if cache is None else cache.key(tool, arguments)
-            if cache is None or key is None:
-                return await _call(tool, arguments)
-            return await cache.get(key, functools.partial(_call, tool, arguments))
+            if cache is not None and key is not None:
+                return await cache.get(key, functools.partial(_call, tool, arguments))
+            return await (_call_now if tool.is_unlimited else _call)(tool, arguments)
     except ToolError as error:
         return error.kind, shorten(str(error), tool)
 
 
 async def _call(tool: Tool, arguments: Arguments) -> tuple[str | None, str]:
-    if tool.is_unlimited:
-        return await _call_now(tool, arguments)
+    """Run the function under all of its limits, and again where it may be tried again."""
     delay_s = FIRST_RETRY_S
     for _ in range(tool.retries):
         try:
@@ -128,8 +127,9 @@ async def _call_now(tool: Tool, arguments: Arguments) -> tuple[str | None, str]:
 
 def shorten(text: str, tool: Tool) -> str:
     """Keep both ends of an output: at most `max_output_chars` of the tool, and the tokens that it and the run allow."""
-    services = SERVICES.get()
-    most_tokens = tool.max_output_tokens
+    services, most_tokens = SERVICES.get(), tool.max_output_tokens
+    if most_tokens is None and services.max_output_tokens is None and len(text) <= tool.max_output_chars:
+        return text  # nearly always
     if services.max_output_tokens is not None:
         most_tokens = min(most_tokens or services.max_output_tokens, services.max_output_tokens)
     tail_chars = tool.max_output_chars // 2

@@ -15,7 +15,7 @@ class ToolsConfig(Config):
     """How the tools of a run are run.
 
     Results of pure tools are cached unless told otherwise: to declare a tool pure is to promise that it makes no
-    difference. That read-only tools depend on nothing but `state_key()` is a promise nobody made yet, so it is asked for.
+    difference. That read-only tools depend on nothing but `state_key()` nobody promised yet, so it is asked for.
     """
 
     cache: Cached = Field(

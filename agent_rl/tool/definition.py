@@ -31,7 +31,7 @@ class Tool:
     `timeout_s` is the deadline of one call. `max_output_chars` and, where given, `max_output_tokens` are how much of an
     output the model reads. `max_concurrency` limits running calls, `max_per_second` those that begin, both over all
     episodes of an event loop (`None`: no limit). `retries` are further attempts after an exception that is not a
-    `ToolError`. `effects` is what calls do to the world: those of one message run concurrently unless one is `mutating`.
+    `ToolError`. `effects` is what calls do to the world: those of one message run concurrently unless one is mutating.
     `definition` is the OpenAI function dictionary that a chat template shows to the model. `origin` is equal for tools
     that do the same: all bound copies of a method have one.
     """

@@ -42,7 +42,7 @@ class Toolset(_ToolMethods):
         """Release everything; called under cancellation too, and must be idempotent."""
 
     def state_key(self) -> Hashable | None:
-        """A key of all that results of read-only tools depend on, equal in equal states of siblings; `None`: unknown."""
+        """A key of all that read-only tools' results depend on, equal in equal states of siblings; `None`: unknown."""
         return None
 
 

@@ -7,7 +7,7 @@ tokenizer's measure, a `cache`, connections that stay open. Knows nothing of cha
 
 from agent_rl.tool.calls import run_tool_calls
 from agent_rl.tool.definition import Effects, Tool, tool, tool_from_schema
-from agent_rl.tool.services import hold, share
+from agent_rl.tool.services import hold, hold_shared, share
 from agent_rl.tool.toolset import ToolEnvironment, Toolset
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "ToolEnvironment",
     "Toolset",
     "hold",
+    "hold_shared",
     "run_tool_calls",
     "share",
     "tool",

@@ -87,6 +87,11 @@ async def hold(opened: AbstractAsyncContextManager[Sequence[Tool]]) -> HeldTools
     return HeldTools(await _keeper().open(opened))
 
 
+async def hold_shared(key: Hashable, open: Callable[[], AbstractAsyncContextManager[Sequence[Tool]]]) -> SharedTools:
+    """Like `hold`, but entered once for all episodes of the run: for tools without state."""
+    return SharedTools(await share(key, open))
+
+
 async def share(key: Hashable, open: Callable[[], AbstractAsyncContextManager[T]]) -> T:
     """What `open()` gives, entered by the first that asks for `key` and left with the run: for what has no state.
 
@@ -109,6 +114,16 @@ class HeldTools:
     async def close(self) -> None:
         """Leave the context manager."""
         await self._held.close()
+
+
+class SharedTools:
+    """Tools that the run holds open for all episodes; a `Toolset` in all but name."""
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self.tools = tools
+
+    async def close(self) -> None:
+        """They stay open for the other episodes."""
 
 
 def _keeper() -> Keeper:

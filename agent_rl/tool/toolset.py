@@ -29,6 +29,11 @@ class _ToolMethods:
             raise UserError(f"{cls.__name__} offers two tools of one name: {[tool.name for tool in offered.values()]}.")
         cls._tool_names = tuple(offered)
 
+    @classmethod
+    def offered(cls) -> Sequence[Tool]:
+        """The `@tool` methods in order of definition, not bound: for their definitions."""
+        return tuple([getattr(cls, name) for name in cls._tool_names])
+
     @property
     def tools(self) -> Sequence[Tool]:
         """The `@tool` methods in order of definition, bound to this instance."""

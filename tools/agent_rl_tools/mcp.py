@@ -11,6 +11,7 @@ or breaks the protocol is a `ToolFailure`. Knows the protocol through its offici
 from __future__ import annotations
 
 import functools
+import math
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -74,20 +75,34 @@ async def mcp_tools(server: McpServer) -> AsyncGenerator[Sequence[Tool], None]:
     server that cannot be used.
     """
     stage = f"MCP server {server.command or server.url}"
-    async with AsyncExitStack() as stack:
-        stderr = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+    escaped: Exception | None = None
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr,
+        anyio.CancelScope(deadline=anyio.current_time() + server.start_timeout_s) as clock,
+    ):
         try:
-            with anyio.fail_after(server.start_timeout_s):
+            async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(await _client(server, stderr, stack))
-                tools = [_tool(server, client, offered) for offered in await _listed(client)]
-        except FileNotFoundError as error:
-            raise ConfigError(f"The MCP server {server.command!r} cannot be started: {error.strerror}.") from error
-        except AgentRLError:
-            raise
+                tools = _allowed(server, [_tool(server, client, offered) for offered in await _listed(client)])
+                clock.deadline = math.inf
+                try:
+                    yield tools
+                except Exception as error:  # noqa: BLE001  # out of the SDK's task groups as itself, not as a group
+                    escaped = error
         except Exception as error:
-            said = _tail(stderr)
-            raise ToolFailure(f"{stage} cannot be used: {_leaf(error)!r}{said}", kind="start", stage=stage) from error
-        yield _allowed(server, tools)
+            raise _explained(_leaf(error), server, stage, _tail(stderr)) from error
+    if clock.cancelled_caught:
+        raise ToolFailure(f"{stage} did not start in {server.start_timeout_s:g} s", kind="timeout", stage=stage)
+    if escaped is not None:
+        raise escaped
+
+
+def _explained(error: BaseException, server: McpServer, stage: str, said: str) -> AgentRLError:
+    if isinstance(error, AgentRLError):
+        return error
+    if isinstance(error, FileNotFoundError | PermissionError) and server.command is not None:
+        return ConfigError(f"The MCP server {server.command!r} cannot be started: {error.strerror}.")
+    return ToolFailure(f"{stage} cannot be used: {error!r}{said}", kind="start", stage=stage)
 
 
 async def _client(server: McpServer, stderr: IO[str], stack: AsyncExitStack) -> Client:

@@ -302,3 +302,7 @@ def _dispatch(argv: Sequence[str]) -> None:
             return command(argv[len(words) :])
     group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
     raise not_found("command", " ".join(argv[: 2 if group else 1]), group or COMMANDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -61,12 +61,13 @@ async def _run(config: ServeConfig, say: Callable[[str], None]) -> None:
     served, environment = find(config.targets)
     if environment is not None and not config.mcp:
         raise ConfigError("An environment is served over MCP only: add --mcp.")
+    token = _token(config)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
         if config.mcp:
-            await _serve_mcp(config, served, environment, say)
+            await _serve_mcp(config, served, environment, token, say)
         else:
-            await _serve_tools(config, served, say)
+            await _serve_tools(config, served, token, say)
         tasks.cancel_scope.cancel()
 
 
@@ -118,7 +119,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def _serve_tools(config: ServeConfig, served: Served, say: Callable[[str], None]) -> None:
+async def _serve_tools(config: ServeConfig, served: Served, token: str, say: Callable[[str], None]) -> None:
     from agent_rl.serve.server import InProcess, ToolApp, with_token
     from agent_rl.serve.workers import worker_processes
     from agent_rl.web import listen, listen_at, serving
@@ -136,7 +137,6 @@ async def _serve_tools(config: ServeConfig, served: Served, say: Callable[[str],
             await stack.enter_async_context(serving(app, listen_at(config.socket)))
             await in_thread(lambda: os.read(0, 1))  # whoever started this worker has ended
         else:
-            token = _token(config)
             listener = listen(config.host, config.port)
             address = f"http://{config.host}:{listener.getsockname()[1]}"
             await stack.enter_async_context(serving(with_token(app, token), listener))
@@ -145,7 +145,11 @@ async def _serve_tools(config: ServeConfig, served: Served, say: Callable[[str],
 
 
 async def _serve_mcp(
-    config: ServeConfig, served: Served, environment: type[Environment] | None, say: Callable[[str], None]
+    config: ServeConfig,
+    served: Served,
+    environment: type[Environment] | None,
+    token: str,
+    say: Callable[[str], None],
 ) -> None:
     from agent_rl.serve.mcp import McpServer
 
@@ -156,7 +160,6 @@ async def _serve_mcp(
     from agent_rl.serve.server import with_token
     from agent_rl.web import listen, serving
 
-    token = _token(config)
     listener = listen(config.host, config.port)
     app = with_token(server.http_app(config.host, config.idle_s), token)
     try:

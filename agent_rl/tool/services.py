@@ -58,15 +58,20 @@ SERVICES: ContextVar[ToolServices] = ContextVar("agent_rl tool services", defaul
 async def tool_services(config: ToolsConfig, ends: TokenEnds | None = None) -> AsyncGenerator[ToolServices, None]:
     """Lend to all tools that run inside the block, in whatever task. What they hold open is closed with it."""
     cache = ToolCache(config.cache, config.cache_mb << 20) if config.cache != "off" else None
+    escaped: Exception | None = None
     async with anyio.create_task_group() as tasks:
         keeper = Keeper(tasks)
         services = ToolServices(ends or byte_ends, config.max_output_tokens, cache, keeper)
         token = SERVICES.set(services)
         try:
             yield services
+        except Exception as error:  # noqa: BLE001  # out of the task group as itself, not as a group
+            escaped = error
         finally:
             SERVICES.reset(token)
-            await keeper.close()
+        await keeper.close()
+    if escaped is not None:
+        raise escaped
 
 
 @contextmanager

@@ -72,5 +72,5 @@ class Notebook(Toolset):
         return self._lines
 
     async def close(self) -> None:
-        with CLOSED.open("a") as notes:
+        with CLOSED.open("a") as notes:  # noqa: ASYNC230
             notes.write(f"{len(self._lines)}\n")

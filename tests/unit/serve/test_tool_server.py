@@ -161,7 +161,7 @@ async def test_workers_run_the_calls_and_keep_their_episodes(tmp_path: Path):
     targets = [f"served:{name}" for name in ("double", "process", "die", "slow", "Notebook")]
     command = [sys.executable, "-m", "agent_rl.cli", "serve", *targets, "--port", "0", "--workers", "2"]
     log = tmp_path / "log"
-    with log.open("wb") as stderr, subprocess.Popen(command, env=environment, stderr=stderr) as parent:
+    with log.open("wb") as stderr, subprocess.Popen(command, env=environment, stderr=stderr) as parent:  # noqa: ASYNC220
         try:
             with anyio.fail_after(60):
                 while "Serving" not in log.read_text():
@@ -189,7 +189,7 @@ async def test_workers_run_the_calls_and_keep_their_episodes(tmp_path: Path):
         finally:
             parent.terminate()
             assert parent.wait(30) == 0, log.read_text()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)  # noqa: ASYNC240, PTH110
 
 
 async def outcome(tools: list) -> str:

@@ -26,7 +26,8 @@ for line in sys.stdin:
     request = json.loads(line)
     method, id = request["method"], request.get("id")
     if method == "initialize":
-        result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
+        info = {"name": "x", "version": "1"}
+        result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": info}
     elif method == "tools/list":
         schema = {"type": "object", "properties": {}}
         result = {"tools": [{"name": name, "inputSchema": schema} for name in ("die", "hang", "show", "internal")]}
@@ -37,7 +38,8 @@ for line in sys.stdin:
         link = {"type": "resource_link", "name": "log", "uri": "file:///log"}
         result = {"content": [{"type": "text", "text": "see"}, picture, link]}
     elif method == "tools/call" and request["params"]["name"] == "internal":
-        print(json.dumps({"jsonrpc": "2.0", "id": id, "error": {"code": -32603, "message": "broken inside"}}), flush=True)
+        error = {"code": -32603, "message": "broken inside"}
+        print(json.dumps({"jsonrpc": "2.0", "id": id, "error": error}), flush=True)
         continue
     elif id is None or method == "tools/call":
         continue
@@ -84,7 +86,7 @@ async def test_mistakes_are_for_the_model_to_read():
 
 async def test_a_server_with_state_on_disk(tmp_path: Path):
     for command in (["init", "-q"], ["config", "user.email", "a@b.c"], ["config", "user.name", "a"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)  # noqa: ASYNC221
     (tmp_path / "new.txt").write_text("x")
     server = McpServer(
         command=sys.executable,

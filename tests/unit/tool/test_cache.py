@@ -44,7 +44,7 @@ def counting() -> tuple[Counter[str], Callable[[str], Awaitable[str]]]:
 
 
 async def test_pure_tools_run_once_for_equal_arguments():
-    ran, work = counting()
+    _, work = counting()
 
     @tool(effects="pure")
     async def compute(name: str, times: int = 1) -> str:

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
         environments,
         get_environment,
         get_tool,
+        get_toolset,
         register_environment,
         register_tool,
+        register_toolset,
         tools,
+        toolsets,
     )
-    from agent_rl.tool import Tool, ToolEnvironment, run_tool_calls, tool
+    from agent_rl.tool import Tool, ToolEnvironment, Toolset, run_tool_calls, tool
     from agent_rl.types import (
         Failure,
         Group,
@@ -56,26 +59,33 @@ __all__ = [
     "ToolEnvironment",
     "ToolError",
     "ToolResult",
+    "Toolset",
     "Trajectory",
     "Turn",
     "UserError",
     "environments",
     "get_environment",
     "get_tool",
+    "get_toolset",
     "load_config",
     "register_environment",
     "register_tool",
+    "register_toolset",
     "run_tool_calls",
     "tool",
     "tools",
+    "toolsets",
 ]
 
 _MODULES = {
     "config": ("Config", "load_config"),
     "environment": ("Environment",),
     "errors": ("ConfigError", "RolloutFailure", "ToolError", "UserError"),
-    "registry": ("environments", "get_environment", "get_tool", "register_environment", "register_tool", "tools"),
-    "tool": ("Tool", "ToolEnvironment", "run_tool_calls", "tool"),
+    "registry": (
+        *("environments", "get_environment", "register_environment"),
+        *("tools", "get_tool", "register_tool", "toolsets", "get_toolset", "register_toolset"),
+    ),
+    "tool": ("Tool", "ToolEnvironment", "Toolset", "run_tool_calls", "tool"),
     "types": (
         *("Failure", "Group", "Message", "SamplingParams", "Step", "StepInfo", "StopReason"),
         *("Task", "ToolCall", "ToolResult", "Trajectory", "Turn"),

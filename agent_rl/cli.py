@@ -229,6 +229,14 @@ def trace(argv: Sequence[str]) -> None:
     Console().print(f"{len(events['traceEvents'])} events in {output}: open it at https://ui.perfetto.dev.")
 
 
+def serve(argv: Sequence[str]) -> None:
+    """Serve tools in a process of their own, or tools and an environment as an MCP server."""
+    from agent_rl.serve.command import ServeConfig, run
+
+    config = parse_options(ServeConfig, argv, prog="agent-rl serve", style=OptionStyle(positional="targets"))
+    run(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
+
+
 def list_environments(argv: Sequence[str]) -> None:
     """List the environments that are registered or installed."""
     from agent_rl import registry
@@ -278,6 +286,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor tokens": doctor_tokens,
     "ctl": control,
     "trace": trace,
+    "serve": serve,
     "env list": list_environments,
     "tool list": list_tools,
 }
@@ -293,3 +302,7 @@ def _dispatch(argv: Sequence[str]) -> None:
             return command(argv[len(words) :])
     group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
     raise not_found("command", " ".join(argv[: 2 if group else 1]), group or COMMANDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

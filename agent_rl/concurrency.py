@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup, TaskStatus
 
 T = TypeVar("T")
 
@@ -106,3 +107,77 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
         return self._scope.__exit__(kind, error, traceback)
+
+
+class Held(Generic[T]):
+    """A context manager that a `Keeper` holds open. `value` is what entering it gave."""
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+        self._released = anyio.Event()
+        self._left = anyio.Event()
+        self._failure: Exception | None = None
+
+    async def close(self) -> None:
+        """Leave it, and wait until it is left; raises what leaving it raised, once. Idempotent."""
+        self._released.set()
+        await self._left.wait()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def _stay(self) -> None:
+        await self._released.wait()
+
+    def _leave(self, failure: Exception | None) -> None:
+        self._failure = failure
+        self._left.set()
+
+
+class Keeper:
+    """Holds context managers open, each in a task of its own in `tasks`.
+
+    So they can be entered in one place and left in another, which those that have tasks of their own forbid otherwise.
+    Cancelling `tasks` leaves all of them.
+    """
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._held: set[Held[Any]] = set()
+        self._shared: dict[Hashable, Held[Any]] = {}
+        self._sharing: dict[Hashable, anyio.Lock] = {}
+
+    async def open(self, manager: AbstractAsyncContextManager[T]) -> Held[T]:
+        """Enter `manager`. Raises what entering raises; cancelled meanwhile, it leaves nothing open."""
+        return await self._tasks.start(self._hold, manager)
+
+    async def shared(self, key: Hashable, open: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """What entering `open()` gives; entered once for each `key`."""
+        async with self._sharing.setdefault(key, anyio.Lock()):
+            if key not in self._shared:
+                self._shared[key] = await self.open(open())
+            return self._shared[key].value
+
+    async def close(self) -> None:
+        """Leave all that is open, concurrently."""
+        await collect([held.close for held in self._held])
+
+    async def _hold(
+        self, manager: AbstractAsyncContextManager[T], *, task_status: TaskStatus[Held[T]] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        held: Held[T] | None = None
+        failure: Exception | None = None
+        try:
+            async with manager as value:
+                held = Held(value)
+                self._held.add(held)
+                task_status.started(held)
+                await held._stay()  # pyright: ignore[reportPrivateUsage]  # the two are one mechanism
+        except Exception as error:
+            if held is None:
+                raise  # to who opens it
+            failure = error
+        finally:
+            if held is not None:
+                self._held.discard(held)
+                held._leave(failure)  # pyright: ignore[reportPrivateUsage]

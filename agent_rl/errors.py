@@ -43,7 +43,11 @@ class ModelError(UserError):
 
 
 class ToolError(AgentRLError):
-    """Raise inside a tool to tell the model what it did wrong."""
+    """Raise inside a tool to tell the model what it did wrong. `kind` becomes the result's `error`."""
+
+    def __init__(self, message: str = "", *, kind: str = "tool_error") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class RolloutFailure(AgentRLError):

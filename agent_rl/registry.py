@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from agent_rl.environment import Environment
 from agent_rl.errors import NotFoundError, UserError, did_you_mean, not_found
-from agent_rl.tool import Tool
+from agent_rl.tool import Tool, Toolset
 
 T = TypeVar("T")
 
@@ -51,6 +51,34 @@ def get_tool(id: str) -> Tool:
 def tools() -> dict[str, str]:
     """All known ids with where they come from, sorted, without importing any."""
     return _TOOLS.targets()
+
+
+def register_toolset(id: str, entry: type[Toolset] | str) -> None:
+    """Make a toolset known as `id`, like `register_environment`."""
+    _TOOLSETS.register(id, entry)
+
+
+def get_toolset(id: str) -> type[Toolset]:
+    """The toolset called `id`, or named as `"package.module:Name"`. Raises `UserError` when there is none."""
+    return _TOOLSETS.get(id)
+
+
+def toolsets() -> dict[str, str]:
+    """All known ids with where they come from, sorted, without importing any."""
+    return _TOOLSETS.targets()
+
+
+def get_served(id: str) -> Tool | type[Toolset] | type[Environment]:
+    """The tool, toolset or environment called `id`. Raises `UserError` when there is none, or more than one."""
+    if ":" in id:
+        return _SERVED.get(id)
+    kinds: list[_Registry[Any]] = [r for r in (_TOOLS, _TOOLSETS, _ENVIRONMENTS) if id in r.targets()]
+    if len(kinds) > 1:
+        raise UserError(f"{id!r} names a {' and a '.join(r.kind for r in kinds)}: use 'package.module:Name' instead.")
+    known = [name for registry in (_TOOLS, _TOOLSETS, _ENVIRONMENTS) for name in registry.targets()]
+    if not kinds:
+        raise not_found(_SERVED.kind, id, known, hint="Or name one as 'package.module:Name'.")
+    return kinds[0].get(id)
 
 
 @dataclass(slots=True)
@@ -149,7 +177,20 @@ def _is_tool(value: object) -> bool:
     return isinstance(value, Tool)
 
 
+def _is_toolset(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Toolset) and not inspect.isabstract(value)
+
+
 _ENVIRONMENTS: _Registry[type[Environment]] = _Registry(
     "environment", "a complete subclass of agent_rl.Environment", "agent_rl.environments", _is_environment
 )
 _TOOLS: _Registry[Tool] = _Registry("tool", "an @agent_rl.tool", "agent_rl.tools", _is_tool)
+_TOOLSETS: _Registry[type[Toolset]] = _Registry(
+    "toolset", "a complete subclass of agent_rl.Toolset", "agent_rl.toolsets", _is_toolset
+)
+_SERVED: _Registry[Tool | type[Toolset] | type[Environment]] = _Registry(
+    "tool, toolset or environment",
+    "an @agent_rl.tool, an agent_rl.Toolset or an agent_rl.Environment",
+    "",
+    lambda value: _is_tool(value) or _is_toolset(value) or _is_environment(value),
+)

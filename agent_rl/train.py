@@ -49,6 +49,9 @@ from agent_rl.seeding import stream
 from agent_rl.store.checkpoint import MODEL, load_latest, save_checkpoint
 from agent_rl.store.journal import Journal
 from agent_rl.store.metrics import MetricsLogger
+from agent_rl.tool.cache import ToolCache
+from agent_rl.tool.config import ToolsConfig
+from agent_rl.tool.services import ToolServices, tool_services
 from agent_rl.types import Group, SamplingParams, Task
 
 if TYPE_CHECKING:
@@ -98,6 +101,7 @@ class TrainConfig(Config):
     limits: RolloutLimits = Field(default_factory=RolloutLimits, description="Limits of one episode.")
     engine: EngineConfig = Field(default_factory=EngineConfig, description="Where responses are sampled.")
     context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
+    tools: ToolsConfig = Field(default_factory=ToolsConfig, description="How the environment's tools are run.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
     deterministic: bool = Field(
         default=False, description="Batch-invariant engine: slower, the same samples under any load."
@@ -197,18 +201,21 @@ async def train(
         run = _Run(
             config, run_dir, learner, tokenizer, journal, logger, on_step, transform_group, progress, telemetry, program
         )
-        async with open_engine(
-            config.engine,
-            model,
-            tokenizer,
-            codec.encode_rendered,
-            folder=run_dir / ENGINE_MODEL,
-            max_batch=config.max_concurrent_episodes,
-            max_context=config.limits.max_context_tokens,
-            deterministic=config.deterministic,
-        ) as engine:
+        async with (
+            open_engine(
+                config.engine,
+                model,
+                tokenizer,
+                codec.encode_rendered,
+                folder=run_dir / ENGINE_MODEL,
+                max_batch=config.max_concurrent_episodes,
+                max_context=config.limits.max_context_tokens,
+                deterministic=config.deterministic,
+            ) as engine,
+            tool_services(config.tools, codec.ends) as lent,
+        ):
             with _lasting():
-                await run.go(engine, codec, environment, task_at)
+                await run.go(engine, codec, environment, task_at, lent)
         return run.progress
 
 
@@ -258,8 +265,17 @@ class _Run:
         self._telemetry = telemetry
         self._mix = Mix()
         self._program = program
+        self._tool_cache: ToolCache | None = None
 
-    async def go(self, engine: Engine, codec: ChatCodec, environment: EnvironmentFactory, task_at: TaskSampler) -> None:
+    async def go(
+        self,
+        engine: Engine,
+        codec: ChatCodec,
+        environment: EnvironmentFactory,
+        task_at: TaskSampler,
+        lent: ToolServices,
+    ) -> None:
+        self._tool_cache = lent.cache
         async with self._players(engine, codec, environment) as play:
             await self._go(engine, play, task_at)
 
@@ -369,6 +385,7 @@ class _Run:
         """One step: credit, learner, new weights into the engine, then the records of it."""
         _refuse_total_failure(batch)
         self._mix.consume(batch.groups)
+        cache = self._tool_cache
         version = self.progress.step
         began = time.perf_counter()
         learned = await anyio.to_thread.run_sync(self._learn, batch)
@@ -382,6 +399,7 @@ class _Run:
         metrics = {
             **{f"rollout/{name}": value for name, value in batch_metrics(batch, version).items()},
             **{f"mix/{name}": value for name, value in self._mix.metrics().items()},
+            **{f"tools/{name}": value for name, value in (cache.metrics() if cache else {}).items()},
             **{f"learner/{name}": value for name, value in learned.items()},
             "time/rollout_wait_s": rollout_wait_s,
             "time/learn_s": learn_s,

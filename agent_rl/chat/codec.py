@@ -112,6 +112,10 @@ class ChatCodec:
         """Text of `ids`, special tokens included."""
         return self._encoder.decode(ids)
 
+    def ends(self, text: str, head: int, tail: int) -> tuple[int, int]:
+        """Where the first `head` tokens of `text` end and the last `tail` begin, in characters (`tool.TokenEnds`)."""
+        return self._encoder.ends(text, head, tail)
+
     def ends_turn(self, ids_R: IntArray) -> bool:
         """Whether a response ends with a stop token."""
         return len(ids_R) > 0 and int(ids_R[-1]) in self.stop_token_ids

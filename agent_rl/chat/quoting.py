@@ -53,6 +53,18 @@ class QuotingEncoder:
                 ids += self._encode_plain(piece) if index % 2 else _ids(self._backend, piece)
         return np.array(ids, np.int32)
 
+    def ends(self, text: str, head: int, tail: int) -> tuple[int, int]:
+        """Where the first `head` tokens of plain text end and the last `tail` begin, in characters, never inside one.
+
+        The former is not less than the latter when `text` has no more tokens than that.
+        """
+        encoding = _encoding(self._plain, text)
+        offsets: list[tuple[int, int]] = encoding.offsets
+        if len(offsets) <= head + tail:
+            return len(text), len(text)
+        # A character may take several tokens, each with the character's offsets: where one is cut, all of it is.
+        return offsets[head][0], offsets[len(offsets) - tail - 1][1]
+
     def decode(self, ids: IntArray | Sequence[int]) -> str:
         """Text of `ids`, special tokens included."""
         return self._backend.decode(np.asarray(ids).tolist(), skip_special_tokens=False)
@@ -69,22 +81,31 @@ class QuotingEncoder:
             return [self._quote(value) for value in cast(list[Any], data)]
         return data
 
-    def _encode_plain(self, text: str) -> list[int]:
+    @property
+    def _plain(self) -> Any:
+        """The tokenizer without special tokens."""
         if self._plain_backend is None:
             self._plain_backend = _private_copy(self._backend)
             self._plain_backend.encode_special_tokens = True
-        ids = _ids(self._plain_backend, text)
+        return self._plain_backend
+
+    def _encode_plain(self, text: str) -> list[int]:
+        ids = _ids(self._plain, text)
         if self.special_ids.isdisjoint(ids):
             return ids
         # The vocabulary itself spells the token (Unigram models): no two of its characters may meet.
-        return [i for character in text for i in _ids(self._plain_backend, character)]
+        return [i for character in text for i in _ids(self._plain, character)]
 
 
 def _ids(backend: Any, text: str) -> list[int]:
+    return _encoding(backend, text).ids
+
+
+def _encoding(backend: Any, text: str) -> Any:
     try:
-        return backend.encode(text, add_special_tokens=False).ids
+        return backend.encode(text, add_special_tokens=False)
     except TypeError:  # lone surrogates, for example from a tool that read a file with `surrogateescape`
-        return backend.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids
+        return backend.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False)
 
 
 def _private_copy(backend: Any) -> Any:

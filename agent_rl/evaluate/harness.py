@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -31,6 +32,8 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
 from agent_rl.rollout.openai import OpenAIAgent
 from agent_rl.store.checkpoint import MODEL, list_checkpoints
+from agent_rl.tool.config import ToolsConfig
+from agent_rl.tool.services import TokenEnds, tool_services
 from agent_rl.types import Group, SamplingParams, Task
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class EvalConfig(Config):
     )
     engine: EngineConfig = Field(default_factory=EngineConfig, description="Where responses are sampled.")
     context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
+    tools: ToolsConfig = Field(default_factory=ToolsConfig, description="How the environment's tools are run.")
     max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
     tool_parser: ToolParserName = Field(
         default="hermes", description="Format of tool calls, by vLLM's name of the parser."
@@ -103,8 +107,12 @@ async def evaluate(
     success_threshold: float = 1.0,
     interval: IntervalMethod = "analytic",
     on_group: Callable[[Group], object] = lambda group: None,
+    tools: ToolsConfig | None = None,
+    token_ends: TokenEnds | None = None,
 ) -> Report:
     """Play `samples` episodes of every task and score them. `on_group` sees each task's episodes when they are done.
+
+    `token_ends`, such as a codec's `ends`, measures tool outputs where they are limited in tokens.
 
     Episodes that end in an infrastructure failure are tried `max_attempts` times, then excluded and counted, never
     scored as 0. The same seed plays the same episodes on a deterministic engine, for any concurrency.
@@ -114,17 +122,19 @@ async def evaluate(
         on_group(group)
 
     began = time.perf_counter()
-    groups = await run_tasks(
-        partial(run_episode, environment, make_agent, limits=limits),
-        tasks,
-        group_size=samples,
-        seed=seed,
-        max_concurrent_episodes=concurrency,
-        max_attempts=max_attempts,
-        on_group=pass_on,
-    )
+    async with tool_services(tools or ToolsConfig(), token_ends) as lent:
+        groups = await run_tasks(
+            partial(run_episode, environment, make_agent, limits=limits),
+            tasks,
+            group_size=samples,
+            seed=seed,
+            max_concurrent_episodes=concurrency,
+            max_attempts=max_attempts,
+            on_group=pass_on,
+        )
     wall_s = time.perf_counter() - began
-    return summarize(groups, wall_s=wall_s, success_threshold=success_threshold, interval=interval)
+    report = summarize(groups, wall_s=wall_s, success_threshold=success_threshold, interval=interval)
+    return replace(report, tool_metrics=lent.cache.metrics() if lent.cache else {})
 
 
 def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: None) -> Report:
@@ -144,7 +154,7 @@ def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: 
 async def _run(config: EvalConfig, on_group: Callable[[Group], object]) -> Report:
     environment = get_environment(config.environment)
     tasks = environment.tasks(config.split, config.tasks, config.seed, **config.environment_options)
-    async with _actor(config) as (make_agent, limits):
+    async with _actor(config) as (make_agent, limits, token_ends):
         return await evaluate(
             lambda task: environment(),
             tasks,
@@ -157,20 +167,22 @@ async def _run(config: EvalConfig, on_group: Callable[[Group], object]) -> Repor
             success_threshold=config.success_threshold,
             interval=config.interval,
             on_group=on_group,
+            tools=config.tools,
+            token_ends=token_ends,
         )
 
 
 @asynccontextmanager
-async def _actor(config: EvalConfig) -> AsyncGenerator[tuple[MakeAgent, RolloutLimits], None]:
-    """Who acts, and the limits that fit it; holds the engine while the block is open."""
+async def _actor(config: EvalConfig) -> AsyncGenerator[tuple[MakeAgent, RolloutLimits, TokenEnds | None], None]:
+    """Who acts, the limits that fit it, its measure of tokens if it has one; holds the engine while it is open."""
     if config.agent == "oracle":
-        yield lambda environment, _: OracleAgent(environment), config.limits
+        yield lambda environment, _: OracleAgent(environment), config.limits, None
     elif config.agent == "random":
-        yield random_agent, config.limits
+        yield random_agent, config.limits, None
     elif config.agent == "openai":
         sampling = SamplingParams(temperature=config.temperature, top_p=config.top_p)
         async with OpenAIClient(config.model, config.base_url, max_concurrency=config.concurrency) as client:
-            yield lambda _, key: OpenAIAgent(client, sampling, key), config.limits
+            yield lambda _, key: OpenAIAgent(client, sampling, key), config.limits, None
     else:
         from agent_rl.chat.codec import ChatCodec
         from agent_rl.engine.choose import open_engine
@@ -190,7 +202,7 @@ async def _actor(config: EvalConfig) -> AsyncGenerator[tuple[MakeAgent, RolloutL
                 max_batch=config.concurrency,
                 max_context=limits.max_context_tokens,
             ) as engine:
-                yield policy_agents(engine, codec, sampling, config.context), limits
+                yield policy_agents(engine, codec, sampling, config.context), limits, codec.ends
 
 
 def _fitted(limits: RolloutLimits, model: PreTrainedModel) -> RolloutLimits:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -44,6 +44,7 @@ class Report:
     """The result of an evaluation. `overall` is `None` when no episode was valid; `by_tag` has the tags of tasks.
 
     `turns`, `tool_calls` and `tool_errors` are means per valid episode; `tokens` are those sampled in valid episodes.
+    `tool_metrics` are those of the run's tool cache, if it was of use.
     """
 
     overall: Score | None
@@ -58,6 +59,7 @@ class Report:
     tokens: int
     tokens_per_s: float
     wall_s: float
+    tool_metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def to_json(self) -> dict[str, Any]:
         """As plain dictionaries, fields by name; an estimate is `{"value": ..., "low": ..., "high": ...}`."""
@@ -149,6 +151,9 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         rows += [(f"pass@{k}", _percent(estimate)) for k, estimate in at.items() if k > 1]
         rows += [(f"pass^{k}", _percent(estimate)) for k, estimate in hat.items() if k > 1]
         rows.append(("mean reward", _number(report.overall.reward)))
+    if "cache_hit_rate" in report.tool_metrics:
+        rows.append(("tool cache hits", f"{report.tool_metrics['cache_hit_rate']:.1%}"))
+        rows.append(("  time saved", f"{report.tool_metrics['cache_saved_s']:.1f} s"))
     failed = sum(report.failures.values())
     rows += [
         ("turns", f"{report.turns:.1f}"),

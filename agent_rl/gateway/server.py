@@ -5,36 +5,28 @@ Knows HTTP and lifetimes. What is answered is the recording's business.
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
-
-import anyio
-from anyio.abc import TaskGroup
 
 from agent_rl.chat.codec import ChatCodec
 from agent_rl.concurrency import shielded
 from agent_rl.engine.base import Engine
-from agent_rl.errors import ConfigError
 from agent_rl.gateway.protocol import Refused, parse_request
 from agent_rl.gateway.recording import Recording
 from agent_rl.rollout.agent import EpisodeKey
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.types import SamplingParams
+from agent_rl.web import listen, serving, while_connected
 
-try:
-    import uvicorn
-    from starlette.applications import Starlette
-    from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect, Request
-    from starlette.responses import JSONResponse, Response
-    from starlette.routing import Route
-except ImportError as error:
-    raise ConfigError("The gateway needs starlette and uvicorn: pip install 'agent-rl[gateway]'.") from error
+# isort: split
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 _CLOSE_TIMEOUT_S = 10.0
 
@@ -66,8 +58,7 @@ class Gateway:
         self._port = port
         self._program_samples = program_samples
         self._recordings: dict[str, Recording] = {}
-        self._server: _Server
-        self._tasks: TaskGroup
+        self._serving: AbstractAsyncContextManager[None]
         self._url = ""
 
     @property
@@ -76,24 +67,16 @@ class Gateway:
         return len(self._recordings)
 
     async def __aenter__(self) -> Self:
-        listener = _listen(self._host, self._port)
+        listener = listen(self._host, self._port)
         self._url = f"http://{self._host}:{listener.getsockname()[1]}"
-        self._server = _Server(self._app())
-        self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self._serve, listener)  # who connects before it is up waits in the socket's backlog
+        self._serving = serving(self._app(), listener)
+        await self._serving.__aenter__()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
-        self._server.should_exit = True
-        return await self._tasks.__aexit__(exc_type, exc, tb)
-
-    async def _serve(self, listener: socket.socket) -> None:
-        """Serve until `should_exit`; cancelled, the server still closes its connections."""
-        with anyio.CancelScope(shield=True), listener:
-            await self._server.serve([listener])
+        return await self._serving.__aexit__(exc_type, exc, tb)
 
     @asynccontextmanager
     async def episode(self, key: EpisodeKey, limits: RolloutLimits | None = None) -> AsyncGenerator[Recording, None]:
@@ -146,35 +129,13 @@ class Gateway:
                 return JSONResponse(reply.to_wire())
             return Response("".join(reply.to_events(asked.stream_usage)), media_type="text/event-stream")
 
-        return await _while_connected(request, answer)
+        return await while_connected(request, answer)
 
     def _recording(self, request: Request) -> Recording:
         recording = self._recordings.get(request.path_params["episode"])
         if recording is None:
             raise Refused("There is no such episode, or it is over.", status=404, code="episode_over")
         return recording
-
-
-async def _while_connected(request: Request, answer: Callable[[], Awaitable[Response]]) -> Response:
-    """The answer, given up as soon as the program hangs up."""
-    response = Response(status_code=499)  # nobody reads it
-    refusal: Refused | None = None
-
-    async def watch(scope: anyio.CancelScope) -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch, tasks.cancel_scope)
-        try:
-            response = await answer()
-        except Refused as error:  # out of the task group as itself, not as a group
-            refusal = error
-        tasks.cancel_scope.cancel()
-    if refusal is not None:
-        raise refusal
-    return response
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -186,31 +147,3 @@ async def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     what = f"{request.method} {request.url.path} is not offered: use POST .../v1/chat/completions or GET .../v1/models."
     return JSONResponse(Refused(what, code="not_found").to_wire(), status_code=error.status_code)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"The gateway cannot listen on {host}:{port}: {error}. Choose port 0 for any free one."
-        ) from error
-    return listener
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn as a part of a program, whose signals are its own."""
-
-    def __init__(self, app: Starlette) -> None:
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        super().__init__(config)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Leave them alone."""
-        yield

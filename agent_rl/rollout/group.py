@@ -10,6 +10,7 @@ from typing import Protocol
 import anyio
 
 from agent_rl.concurrency import collect
+from agent_rl.tool.services import siblings_of
 from agent_rl.types import Group, Task, Trajectory
 
 
@@ -48,5 +49,6 @@ async def run_group(
             await anyio.sleep(retry_delay_s * 2 ** (attempt - 1))
             attempt += 1
 
-    trajectories = await collect(partial(member_of_group, member) for member in range(group_size))
+    with siblings_of((task.environment, task.id, seed)):
+        trajectories = await collect(partial(member_of_group, member) for member in range(group_size))
     return Group(index, task, tuple(trajectories))

@@ -11,6 +11,7 @@ from agent_rl.cli import COMMANDS, TraceConfig, load_recipe
 from agent_rl.config import field_paths
 from agent_rl.doctor.tokens import TokensConfig
 from agent_rl.evaluate.harness import EvalConfig
+from agent_rl.serve.command import ServeConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -60,6 +61,8 @@ def check_agent_rl(words: list[str]) -> None:
         assert given <= {"config", "help", *field_paths(EvalConfig)}
     elif command == "doctor tokens":
         assert given <= {"config", "help", *field_paths(TokensConfig)}
+    elif command == "serve":
+        assert given <= {"help", *field_paths(ServeConfig)}
     elif command == "trace":
         assert given <= {"config", "help", *field_paths(TraceConfig)}
     else:

@@ -15,9 +15,10 @@ NAMES = {
     "agent_rl.environment": ["Environment"],
     "agent_rl.errors": ["ConfigError", "RolloutFailure", "ToolError", "UserError"],
     "agent_rl.registry": [
-        *("environments", "get_environment", "get_tool", "register_environment", "register_tool", "tools")
+        *("environments", "get_environment", "register_environment"),
+        *("tools", "get_tool", "register_tool", "toolsets", "get_toolset", "register_toolset"),
     ],
-    "agent_rl.tool": ["Tool", "ToolEnvironment", "run_tool_calls", "tool"],
+    "agent_rl.tool": ["Tool", "ToolEnvironment", "Toolset", "run_tool_calls", "tool"],
     "agent_rl.types": [
         *("Failure", "Group", "Message", "SamplingParams", "Step", "StepInfo", "StopReason"),
         *("Task", "ToolCall", "ToolResult", "Trajectory", "Turn"),

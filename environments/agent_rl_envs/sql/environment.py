@@ -59,7 +59,7 @@ class SqlEnvironment(ToolEnvironment):
     @tool(effects="read_only")
     async def schema(self) -> str:
         """Show the tables and columns of the database."""
-        return self._note(self._opened.schema())
+        return self._opened.schema()
 
     @tool(effects="read_only", timeout_s=2 * QUERY_TIMEOUT_S, max_output_chars=1000)
     async def query(self, sql: str) -> str:
@@ -71,10 +71,15 @@ class SqlEnvironment(ToolEnvironment):
         async with self._lock:
             try:
                 # Nearly all queries end within microseconds: a worker thread would cost more than the query.
-                output = self._opened.query(sql, INLINE_TIMEOUT_S)
+                return self._opened.query(sql, INLINE_TIMEOUT_S)
             except QueryTimeout:
-                output = await anyio.to_thread.run_sync(self._opened.query, sql, QUERY_TIMEOUT_S)
-        return self._note(output)
+                return await anyio.to_thread.run_sync(self._opened.query, sql, QUERY_TIMEOUT_S)
+
+    async def step(self, action: Message) -> Step:
+        """As every environment with tools; notes what was read, also where a result came from a cache."""
+        step = await super().step(action)
+        self._read += [result.content for result in step.info.tool_results if result.error is None]
+        return step
 
     async def answer(self, action: Message) -> Step:
         """Score the answer; an empty message is not one."""
@@ -116,10 +121,6 @@ class SqlEnvironment(ToolEnvironment):
     def _opened(self) -> ReadOnlyDatabase:
         assert self._database is not None, "reset() opens the database"
         return self._database
-
-    def _note(self, output: str) -> str:
-        self._read.append(output)
-        return output
 
 
 def normalize(text: str) -> str:

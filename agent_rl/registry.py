@@ -54,8 +54,11 @@ def tools() -> dict[str, str]:
 
 
 @dataclass(slots=True)
-class _Registry(Generic[T]):
-    """The names of one kind of object. `group` is the entry point group that packages declare theirs in."""
+class Registry(Generic[T]):
+    """The names of one kind of object. `group` is the entry point group that packages declare theirs in.
+
+    `register`, `get` and `targets` are what the functions above do for environments and tools.
+    """
 
     kind: str
     expected: str
@@ -149,7 +152,7 @@ def _is_tool(value: object) -> bool:
     return isinstance(value, Tool)
 
 
-_ENVIRONMENTS: _Registry[type[Environment]] = _Registry(
+_ENVIRONMENTS: Registry[type[Environment]] = Registry(
     "environment", "a complete subclass of agent_rl.Environment", "agent_rl.environments", _is_environment
 )
-_TOOLS: _Registry[Tool] = _Registry("tool", "an @agent_rl.tool", "agent_rl.tools", _is_tool)
+_TOOLS: Registry[Tool] = Registry("tool", "an @agent_rl.tool", "agent_rl.tools", _is_tool)

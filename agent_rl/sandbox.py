@@ -54,6 +54,10 @@ class SandboxConfig(Config):
     max_file_mb: int = Field(default=256, ge=1, description="Size of one file.")
     disk_mb: int = Field(default=512, ge=1, description="Size of all files together.")
     python: str = Field(default="", description="Python 3.9 or newer that runs inside; if not given, the system's.")
+    image: str = Field(
+        default="", description="For docker: the name of an image that is here, or a folder with a Dockerfile."
+    )
+    runtime: str = Field(default="", description="For docker: its runtime, such as runsc (gVisor).")
     start_timeout_s: float = Field(default=20.0, gt=0, description="Deadline for starting, forking and closing.")
 
     @field_validator("read_only")
@@ -189,21 +193,6 @@ class Sandbox(abc.ABC):
     (`FileNotFoundError`, no space left); they never follow a link to where a program inside could not go itself.
     """
 
-    @classmethod
-    @abc.abstractmethod
-    def strength(cls) -> int:
-        """The strongest that works is what `auto` takes. Below 1: no security boundary."""
-
-    @classmethod
-    @abc.abstractmethod
-    def unavailable(cls, config: SandboxConfig) -> str | None:
-        """Why this machine cannot have one, in a sentence that says what to do; `None` when nothing is known against it."""
-
-    @classmethod
-    @abc.abstractmethod
-    async def open(cls, config: SandboxConfig) -> Self:
-        """Start one. Raises `SandboxFailure`."""
-
     @property
     @abc.abstractmethod
     def guarantees(self) -> Guarantees:
@@ -213,6 +202,10 @@ class Sandbox(abc.ABC):
     @abc.abstractmethod
     def workspace(self) -> str:
         """The absolute path of the workspace, as programs inside see it."""
+
+    @abc.abstractmethod
+    def check_alive(self) -> None:
+        """Raises `SandboxFailure` when it is closed or has died. Does not wait."""
 
     @abc.abstractmethod
     async def exec(
@@ -270,24 +263,43 @@ class Sandbox(abc.ABC):
         await self.close()
 
 
+class SandboxBackend(Sandbox):
+    """A kind of sandbox that can be opened by its name."""
+
+    @classmethod
+    @abc.abstractmethod
+    def strength(cls) -> int:
+        """The strongest that works is what `auto` takes. Below 1: no security boundary."""
+
+    @classmethod
+    @abc.abstractmethod
+    def unavailable(cls, config: SandboxConfig) -> str | None:
+        """Why this machine cannot have one, in a sentence that says what to do; `None` when nothing is known against it."""
+
+    @classmethod
+    @abc.abstractmethod
+    async def open(cls, config: SandboxConfig) -> Self:
+        """Start one. Raises `SandboxFailure`."""
+
+
 # --- by name --------------------------------------------------------------------------------------------------------
 
 
 def _is_backend(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Sandbox) and not inspect.isabstract(value)
+    return isinstance(value, type) and issubclass(value, SandboxBackend) and not inspect.isabstract(value)
 
 
-_BACKENDS: Registry[type[Sandbox]] = Registry(
-    "sandbox", "a complete subclass of agent_rl.sandbox.Sandbox", "agent_rl.sandboxes", _is_backend
+_BACKENDS: Registry[type[SandboxBackend]] = Registry(
+    "sandbox", "a complete subclass of agent_rl.sandbox.SandboxBackend", "agent_rl.sandboxes", _is_backend
 )
 
 
-def register_sandbox(id: str, entry: type[Sandbox] | str) -> None:
+def register_sandbox(id: str, entry: type[SandboxBackend] | str) -> None:
     """Make a backend known as `id`: a class, or `"package.module:Name"`, imported when it is first used."""
     _BACKENDS.register(id, entry)
 
 
-def get_sandbox(id: str) -> type[Sandbox]:
+def get_sandbox(id: str) -> type[SandboxBackend]:
     """The backend called `id`. Raises `UserError` that says what exists."""
     return _BACKENDS.get(id)
 
@@ -331,7 +343,7 @@ async def _open_strongest(config: SandboxConfig) -> Sandbox:
     raise UserError(f"No sandbox works on this machine ({found}): mend one, `agent-rl doctor sandbox` says more.")
 
 
-def _log_choice(id: str, sandbox: Sandbox, problems: Sequence[str]) -> None:
+def _log_choice(id: str, sandbox: SandboxBackend, problems: Sequence[str]) -> None:
     missing = ", ".join(sandbox.guarantees.missing()) or "nothing"
     level = logging.INFO if sandbox.strength() > 0 else logging.WARNING
     instead = f" Not taken: {'; '.join(problems)}." if problems else ""

@@ -13,7 +13,7 @@ import shutil
 
 from agent_rl.sandbox import Guarantee, Guarantees, SandboxConfig
 from agent_rl_sandboxes import seccomp
-from agent_rl_sandboxes.supervised import SupervisedSandbox, find_python, user_of
+from agent_rl_sandboxes.supervised import SupervisedSandbox, find_python, user_of, wants_container
 
 _PROGRAMS, _HOME = "/run/agent-rl", "/home/agent"
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -40,6 +40,8 @@ class BubblewrapSandbox(SupervisedSandbox):
     @classmethod
     def unavailable(cls, config: SandboxConfig) -> str | None:
         """See `Sandbox.unavailable`."""
+        if problem := wants_container(config):
+            return problem
         if platform.system() != "Linux":
             return "bubblewrap needs Linux: use a Linux machine, or the process sandbox for code that you trust."
         if not shutil.which("bwrap"):

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 import anyio
 
 from agent_rl.errors import SandboxFailure
-from agent_rl.sandbox import MAX_OUTPUT_BYTES, ExecResult, FileEntry, FileKind, Sandbox, Session, SessionResult
+from agent_rl.sandbox import MAX_OUTPUT_BYTES, ExecResult, FileEntry, FileKind, SandboxBackend, Session, SessionResult
 from agent_rl_sandboxes.streams import HostStream, StreamBroken
 
 Program: TypeAlias = Literal["exec", "python", "shell", "files"]
@@ -34,7 +34,7 @@ class Connection(abc.ABC):
         """Hang up and kill the program and all it started, now. Idempotent, does not wait."""
 
 
-class StreamSandbox(Sandbox):
+class StreamSandbox(SandboxBackend):
     """All of `Sandbox` that is made of streams."""
 
     def __init__(self) -> None:
@@ -44,10 +44,6 @@ class StreamSandbox(Sandbox):
     @abc.abstractmethod
     async def connect(self, program: Program) -> Connection:
         """Start `program` inside. Raises `SandboxFailure` when the sandbox is closed or dead."""
-
-    @abc.abstractmethod
-    def check_alive(self) -> None:
-        """Raises `SandboxFailure` when the sandbox is closed or dead."""
 
     async def exec(
         self,

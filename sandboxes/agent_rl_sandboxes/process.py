@@ -12,7 +12,7 @@ import platform
 import sys
 
 from agent_rl.sandbox import Guarantee, Guarantees, SandboxConfig
-from agent_rl_sandboxes.supervised import SupervisedSandbox, find_python
+from agent_rl_sandboxes.supervised import SupervisedSandbox, find_python, wants_container
 
 
 class ProcessSandbox(SupervisedSandbox):
@@ -28,6 +28,8 @@ class ProcessSandbox(SupervisedSandbox):
     @classmethod
     def unavailable(cls, config: SandboxConfig) -> str | None:
         """See `Sandbox.unavailable`."""
+        if problem := wants_container(config):
+            return problem
         if platform.system() != "Linux":
             return "it needs Linux."
         if config.python and not find_python(config):

@@ -30,19 +30,20 @@ class HostStream:
         self, header: dict[str, Any], blob: bytes = b"", *, max_blob_bytes: int = 0
     ) -> tuple[dict[str, Any], bytes]:
         """Send a frame and receive one whose blob is at most `max_blob_bytes`. Raises `StreamBroken`."""
-        await self._send(pack(header, blob))
-        header_bytes, blob_bytes = LENGTHS.unpack(await self._read(LENGTHS.size))
+        await self.send(pack(header, blob))
+        header_bytes, blob_bytes = LENGTHS.unpack(await self.read(LENGTHS.size))
         if header_bytes > MAX_HEADER_BYTES or blob_bytes > max_blob_bytes:
             raise StreamBroken("a frame is too large")
         try:
-            answer: object = json.loads(await self._read(header_bytes))
+            answer: object = json.loads(await self.read(header_bytes))
         except ValueError as error:
             raise StreamBroken("a header is not JSON") from error
         if not isinstance(answer, dict):
             raise StreamBroken("a header is not an object")
-        return cast("dict[str, Any]", answer), await self._read(blob_bytes)
+        return cast("dict[str, Any]", answer), await self.read(blob_bytes)
 
-    async def _send(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
+        """Send all of `data`. Raises `StreamBroken`."""
         view = memoryview(data)
         while view:
             try:
@@ -52,7 +53,8 @@ class HostStream:
             except OSError as error:
                 raise StreamBroken(str(error)) from error
 
-    async def _read(self, length: int) -> bytes:
+    async def read(self, length: int) -> bytes:
+        """Receive exactly `length` bytes. Raises `StreamBroken`."""
         while len(self._received) < length:
             try:
                 data = self._socket.recv(CHUNK_BYTES if length > 65536 else 65536)
@@ -63,10 +65,14 @@ class HostStream:
                 raise StreamBroken(str(error)) from error
             if not data:
                 raise StreamBroken("the other side has ended")
-            self._received += data
+            self._accept(data)
         taken = bytes(self._received[:length])
         del self._received[:length]
         return taken
+
+    def _accept(self, data: bytes) -> None:
+        """Keep what has just arrived."""
+        self._received += data
 
     def close(self) -> None:
         """Hang up. Idempotent."""

@@ -11,8 +11,7 @@ import os
 import socket
 import sys
 from itertools import count
-from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import anyio
 
@@ -212,7 +211,7 @@ class SupervisedSandbox(StreamSandbox):
         return connection
 
     def check_alive(self) -> None:
-        """See `StreamSandbox.check_alive`."""
+        """See `Sandbox.check_alive`."""
         if self._closed or self._control is None:
             raise SandboxFailure("This sandbox is closed.", kind="closed", retryable=False)
         try:
@@ -237,3 +236,10 @@ def find_python(config: SandboxConfig) -> str | None:
 def user_of(number: int) -> int | None:
     """A user of its own for each sandbox, when we are root; else ourselves."""
     return _FIRST_UID + os.getpid() % 100_000 * 1_000 + number % 1_000 if os.getuid() == 0 else None
+
+
+def wants_container(config: SandboxConfig) -> str | None:
+    """Why a sandbox on this machine's own system cannot be what `config` asks for."""
+    if config.image or config.runtime:
+        return "it has no images and runtimes: take the sandbox 'docker' for those."
+    return None

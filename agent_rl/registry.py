@@ -82,8 +82,11 @@ def get_served(id: str) -> Tool | type[Toolset] | type[Environment]:
 
 
 @dataclass(slots=True)
-class _Registry(Generic[T]):
-    """The names of one kind of object. `group` is the entry point group that packages declare theirs in."""
+class Registry(Generic[T]):
+    """The names of one kind of object. `group` is the entry point group that packages declare theirs in.
+
+    `register`, `get` and `targets` are what the functions above do for environments and tools.
+    """
 
     kind: str
     expected: str
@@ -181,14 +184,14 @@ def _is_toolset(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Toolset) and not inspect.isabstract(value)
 
 
-_ENVIRONMENTS: _Registry[type[Environment]] = _Registry(
+_ENVIRONMENTS: Registry[type[Environment]] = Registry(
     "environment", "a complete subclass of agent_rl.Environment", "agent_rl.environments", _is_environment
 )
-_TOOLS: _Registry[Tool] = _Registry("tool", "an @agent_rl.tool", "agent_rl.tools", _is_tool)
-_TOOLSETS: _Registry[type[Toolset]] = _Registry(
+_TOOLS: Registry[Tool] = Registry("tool", "an @agent_rl.tool", "agent_rl.tools", _is_tool)
+_TOOLSETS: Registry[type[Toolset]] = Registry(
     "toolset", "a complete subclass of agent_rl.Toolset", "agent_rl.toolsets", _is_toolset
 )
-_SERVED: _Registry[Tool | type[Toolset] | type[Environment]] = _Registry(
+_SERVED: Registry[Tool | type[Toolset] | type[Environment]] = Registry(
     "tool, toolset or environment",
     "an @agent_rl.tool, an agent_rl.Toolset or an agent_rl.Environment",
     "",

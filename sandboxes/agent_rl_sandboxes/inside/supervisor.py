@@ -1,0 +1,54 @@
+"""The first process inside a sandbox: hands each stream of the host's to a keeper of its own.
+
+Its argument is JSON: the environment and workspace of programs, and the limits that it takes on itself and thereby
+gives to all of them. It holds nothing that an untrusted program could want, and cannot be read or traced by one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from functools import partial
+from typing import Any
+
+import inetd
+import keeper
+import processes
+from frames import Stream
+
+
+def main() -> None:
+    """Serve the socket that is descriptor 3."""
+    settings = json.loads(sys.argv[1])
+    processes.hide_memory()
+    processes.adopt_orphans()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name, value in settings["limits"].items():
+        which = getattr(resource, name)
+        _, hard = resource.getrlimit(which)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (value, value))
+    os.umask(0o022)
+    programs = {name: partial(_keep, name, settings) for name in ("exec", "python", "shell", "files")}
+    control = socket.socket(fileno=3)
+    control.set_inheritable(False)
+    inetd.serve(control, programs, partial(_import, settings))
+
+
+def _keep(program: str, settings: dict[str, Any], fds: list[int]) -> None:
+    keeper.keep(program, Stream(fds[0]), settings)
+
+
+def _import(settings: dict[str, Any]) -> None:
+    """What sessions need, once for all of them."""
+    import command
+    import files
+    import python_session
+    import shell_session
+    import site
+
+    site.main()

@@ -1,0 +1,89 @@
+"""A Docker daemon of the test suite's own, and an image made of this machine's programs: no registry, no network."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+IMAGE = "agent-rl-test:1"
+PROGRAMS = "bash sh cat tar ls sleep true false kill dd mount python3 setsid nohup id head".split()
+
+
+@contextmanager
+def docker_daemon(folder: Path):
+    """The URL of a daemon that has `IMAGE`; raises `RuntimeError` with the reason when there can be none."""
+    if url := os.environ.get("AGENT_RL_TEST_DOCKER"):
+        yield url
+        return
+    if not shutil.which("dockerd") or os.getuid():
+        raise RuntimeError("needs dockerd (apt install docker.io) and root, or AGENT_RL_TEST_DOCKER=URL")
+    url = f"unix://{folder}/docker.sock"
+    options = "--iptables=false --ip-forward=false --ip-masq=false --bridge=none --storage-driver=overlay2".split()
+    places = ["-H", url, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "-p", f"{folder}/pid"]
+    with (folder / "log").open("wb") as log:
+        daemon = subprocess.Popen(["dockerd", *places, *options], stdout=log, stderr=log, start_new_session=True)
+    try:
+        _import_image(url, daemon, folder / "log")
+        yield url
+    finally:
+        daemon.terminate()
+        daemon.wait(30)
+
+
+def _import_image(url: str, daemon: subprocess.Popen, log: Path) -> None:
+    import docker
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client = docker.DockerClient(base_url=url, timeout=120)
+            client.ping()
+            break
+        except docker.errors.DockerException:
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"dockerd does not start: {log.read_text()[-500:]}") from None
+            time.sleep(0.2)
+    with closing(client):
+        client.api.import_image_from_data(_file_system(), repository=IMAGE.split(":")[0], tag="1")
+
+
+def _file_system() -> bytes:
+    """A tar of the programs, what they are linked with, and the system's Python."""
+    python = Path("/usr/bin/python3").resolve()
+    files = {Path("/usr/bin/python3"), python}
+    for name in PROGRAMS:
+        if path := shutil.which(name, path="/usr/bin:/bin"):
+            files |= {Path(path), Path(path).resolve()}
+    library = Path(f"/usr/lib/{python.name}")
+    modules = [p for p in library.rglob("*") if p.is_file() and not {"test", "idlelib"} & set(p.parts)]
+    linked = {*files, *(p for p in modules if p.suffix == ".so")}
+    listed = subprocess.run(["ldd", *map(str, linked)], capture_output=True, text=True, check=False).stdout
+    words = {word for word in listed.split() if word.startswith("/") and not word.endswith(":")}
+    everything = sorted({*files, *modules, *(Path(word) for word in words)})
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for folder in ("bin", "lib", "lib64"):
+            link = tarfile.TarInfo(folder)
+            link.type, link.linkname = tarfile.SYMTYPE, f"usr/{folder}"
+            tar.addfile(link)
+        for folder in ("tmp", "workspace", "home", "run", "etc", "proc", "dev", "sys"):
+            made = tarfile.TarInfo(folder)
+            made.type, made.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(made)
+        for path in everything:
+            real = path.resolve() if path.parts[1] in ("lib", "lib64", "bin") else path
+            name = str(path) if path.parts[1] == "usr" else f"/usr{path}"
+            tar.add(real, name.lstrip("/"), recursive=False)
+    return packed.getvalue()
+
+
+if __name__ == "__main__":
+    import docker
+
+    with closing(docker.DockerClient(base_url=sys.argv[1])) as client:
+        client.api.import_image_from_data(_file_system(), repository=IMAGE.split(":")[0], tag="1")

@@ -72,7 +72,7 @@ def get_served(id: str) -> Tool | type[Toolset] | type[Environment]:
     """The tool, toolset or environment called `id`. Raises `UserError` when there is none, or more than one."""
     if ":" in id:
         return _SERVED.get(id)
-    kinds: list[_Registry[Any]] = [r for r in (_TOOLS, _TOOLSETS, _ENVIRONMENTS) if id in r.targets()]
+    kinds: list[Registry[Any]] = [r for r in (_TOOLS, _TOOLSETS, _ENVIRONMENTS) if id in r.targets()]
     if len(kinds) > 1:
         raise UserError(f"{id!r} names a {' and a '.join(r.kind for r in kinds)}: use 'package.module:Name' instead.")
     known = [name for registry in (_TOOLS, _TOOLSETS, _ENVIRONMENTS) for name in registry.targets()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from agent_rl.environment import Environment
@@ -68,7 +69,8 @@ class ToolEnvironment(_ToolMethods, Environment):
     """An environment that offers tools: every `@tool` method of its class, then those of its `toolsets`.
 
     `reset` (or the constructor) sets `self.toolsets`; `close` closes them, so that one that overrides it must call it.
-    A message with tool calls gets their results; a message without is the model's answer and goes to `answer`.
+    A message with tool calls gets their results; a message without is the model's answer and goes to `answer`, and so
+    is the `submitted` text of a toolset that has one (`submit`).
     """
 
     toolsets: Sequence[OffersTools] = ()
@@ -85,6 +87,10 @@ class ToolEnvironment(_ToolMethods, Environment):
             return await self.answer(action)
         results = await run_tool_calls(self.tools, action.tool_calls)
         messages = tuple([Message("tool", result.content, tool_call_id=result.call.id) for result in results])
+        for toolset in self.toolsets:
+            if (submitted := getattr(toolset, "submitted", None)) is not None:
+                step = await self.answer(Message("assistant", submitted))
+                return step._replace(messages=messages + step.messages, info=replace(step.info, tool_results=results))
         return Step(messages, info=StepInfo(tool_results=results))
 
     async def close(self) -> None:

@@ -132,6 +132,21 @@ async def test_a_call_that_hangs_is_stopped_and_the_session_goes_on():
     assert (hung.error, shown.error) == ("timeout", None)
 
 
+async def test_the_deadline_of_the_start_is_over_once_it_has_started():
+    server = RUDE.model_copy(update={"start_timeout_s": 3.0})
+    async with mcp_tools(server) as tools:
+        await anyio.sleep(3.1)
+        (result,) = await run_tool_calls(tools, [call("show")])
+    assert result.error is None
+
+
+async def test_a_server_that_never_answers_is_a_failure():
+    mute = McpServer(command=sys.executable, args=("-c", "import time; time.sleep(60)"), start_timeout_s=0.5)
+    with pytest.raises(ToolFailure, match=r"did not start in 0\.5 s"):
+        async with mcp_tools(mute):
+            pass
+
+
 async def test_servers_that_cannot_be_used():
     with pytest.raises(ConfigError, match=r"'no-such-program' cannot be started"):
         async with mcp_tools(McpServer(command="no-such-program")):

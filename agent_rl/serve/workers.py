@@ -37,6 +37,7 @@ class _Worker:
     socket: Path
     http: httpx.AsyncClient
     running: int = 0
+    taken: int = 0  # calls so far; among equally busy ones, the next goes to who had fewer
     is_up: bool = False
     episodes: set[str] = field(default_factory=set[str])
 
@@ -71,7 +72,7 @@ class Workers:
     async def call(self, key: str | None, name: str, body: bytes) -> Response:
         """In the episode's worker, or in the least busy one."""
         if key is None:
-            worker = min(self._up(), key=lambda worker: worker.running, default=None)
+            worker = min(self._up(), key=lambda worker: (worker.running, worker.taken), default=None)
             return _no_worker() if worker is None else await self._send(worker, "POST", f"/tools/{name}", body)
         worker = self._homes.get(key)
         if worker is None or key not in worker.episodes:
@@ -87,6 +88,7 @@ class Workers:
 
     async def _send(self, worker: _Worker, method: str, path: str, body: bytes = b"") -> Response:
         worker.running += 1
+        worker.taken += 1
         try:
             answer = await worker.http.request(method, path, content=body)
         except httpx.TransportError as error:

@@ -15,8 +15,8 @@ NAMES = {
     "agent_rl.environment": ["Environment"],
     "agent_rl.errors": ["ConfigError", "RolloutFailure", "ToolError", "UserError"],
     "agent_rl.registry": [
-        *("environments", "get_environment", "register_environment"),
-        *("tools", "get_tool", "register_tool", "toolsets", "get_toolset", "register_toolset"),
+        *("environments", "get_environment", "get_tool", "get_toolset"),
+        *("register_environment", "register_tool", "register_toolset", "tools", "toolsets"),
     ],
     "agent_rl.tool": ["Tool", "ToolEnvironment", "Toolset", "run_tool_calls", "tool"],
     "agent_rl.types": [

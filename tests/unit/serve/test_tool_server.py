@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 
 from agent_rl.errors import ConfigError, ToolFailure, UserError
 from agent_rl.serve.command import ServeConfig, find, run
@@ -138,6 +139,38 @@ async def test_a_dead_server_is_the_tools_failure():
     with pytest.raises(ToolFailure, match="ConnectError"):
         await run_tool_calls(tools, [call("double", x=1)])
     await stack.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(("name", "attempts"), [("write", 1), ("read_all", 2)])
+async def test_only_what_makes_no_difference_is_sent_again(name: str, attempts: int):
+    """A server that takes the first call and dies: did it run? Nobody knows."""
+    calls: list[str] = []
+
+    def described(name: str, effects: str) -> dict[str, object]:
+        return {
+            **{"name": name, "description": "", "parameters": {"type": "object", "properties": {}}, "stateful": False},
+            **{"timeout_s": 5, "max_output_chars": 100, "max_output_tokens": None, "effects": effects},
+        }
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/tools":
+            content = {"tools": [described("write", "mutating"), described("read_all", "read_only")]}
+        else:
+            calls.append(scope["path"])
+            if len(calls) == 1:
+                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"99")]})
+                raise ConnectionAbortedError
+            content = {"content": "done", "error": None}
+        await JSONResponse(content)(scope, receive, send)
+
+    listener = listen("127.0.0.1", 0)
+    async with serving(app, listener), remote_tools(f"http://127.0.0.1:{listener.getsockname()[1]}") as tools:
+        if attempts == 1:
+            with pytest.raises(ToolFailure, match="RemoteProtocolError"):
+                await run_tool_calls(tools, [call(name)])
+        else:
+            assert (await run_tool_calls(tools, [call(name)]))[0].content == "done"
+    assert len(calls) == attempts
 
 
 async def test_a_token_is_needed_where_there_is_one():

@@ -140,17 +140,20 @@ async def test_what_did_not_succeed_is_not_kept():
     assert ran == {"mistake": 2, "late": 2, "crash": 2}
 
 
-async def test_after_a_failure_the_waiters_run_side_by_side():
+@pytest.mark.parametrize("ends", ["mistake", "timeout"])
+async def test_after_a_failure_the_waiters_run_side_by_side(ends: str):
     """One after another they would wait for the sum of all attempts."""
     now = peak = 0
 
-    @tool(effects="pure")
+    @tool(effects="pure", timeout_s=0.1)
     async def compute() -> str:
         nonlocal now, peak
         now += 1
         peak = max(peak, now)
-        await anyio.sleep(0.02)
-        now -= 1
+        try:
+            await anyio.sleep(0.02 if ends == "mistake" else 10)
+        finally:
+            now -= 1
         raise ToolError("no")
 
     async with tool_services(ToolsConfig()), anyio.create_task_group() as tasks:
@@ -322,5 +325,7 @@ async def test_rewards_are_equal_with_and_without(agent: str):
     without, none = await play("off")
     cached, metrics = await play("read_only")
     assert cached == without
+    if agent == "oracle":
+        assert {reward for reward, _ in cached} == {1.0}
     assert none == {}
     assert metrics["cache_hit_rate"] > 0.4

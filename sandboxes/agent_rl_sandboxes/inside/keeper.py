@@ -25,7 +25,7 @@ IDLE_BYTES = 65536  # what background jobs may print between two runs
 
 
 class Worker(Protocol):
-    """A program in its own process group, with pipes to the keeper."""
+    """A program in its own process group, with pipes to the keeper. A session has `replies`, a command has `stdin`."""
 
     pid: int
     stdin: int | None
@@ -89,7 +89,7 @@ class Keeper:
         self.wake, wake_write = os.pipe()
         for fd in (self.wake, wake_write):
             os.set_blocking(fd, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, processes.wake_up)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         self.poller = select.poll()
         for fd in (stream.fd_in, self.wake, worker.stdout, worker.stderr, worker.replies):

@@ -240,7 +240,7 @@ async def shell(sandbox: Sandbox) -> None:
     """State, both outputs, exit codes; standard input is empty; background jobs hold nothing up."""
     session = sandbox.shell()
     await session.run("mkdir -p sub && cd sub && A='b c' && f() { echo \"f:$1\"; }")
-    result = await session.run("pwd; echo \"$A\"; f 1; echo err >&2; (exit 4)")
+    result = await session.run('pwd; echo "$A"; f 1; echo err >&2; (exit 4)')
     assert result.stdout == f"{sandbox.workspace}/sub\nb c\nf:1\n", f"got {result}"
     assert (result.stderr, result.exit_code) == ("err\n", 4), f"got {result}"
     assert (await session.run("cat; read line; echo got:$line")).stdout == "got:\n", "standard input must be empty"
@@ -250,7 +250,7 @@ async def shell(sandbox: Sandbox) -> None:
     assert (await session.run("jobs -p | wc -l")).stdout.strip() == "1", "a background job goes on"
     ended = await session.run("echo bye; exit 5")
     assert (ended.stdout, ended.exit_code, ended.state_lost) == ("bye\n", 5, True), f"got {ended}"
-    assert (await session.run("echo \"[$A]\"; pwd")).stdout == f"[]\n{sandbox.workspace}\n", "the next run starts fresh"
+    assert (await session.run('echo "[$A]"; pwd')).stdout == f"[]\n{sandbox.workspace}\n", "the next run starts fresh"
 
 
 async def shell_overrun(sandbox: Sandbox) -> None:

@@ -147,14 +147,14 @@ class SupervisedSandbox(StreamSandbox):
         }
 
     def rlimits(self) -> dict[str, int]:
-        """Limits that each program has for itself, beside those of control groups."""
-        limits = {
+        """Limits that each program has for itself, beside those of control groups or instead of them."""
+        return {
             "RLIMIT_FSIZE": self._config.max_file_mb * 2**20,
             "RLIMIT_CORE": 0,
             "RLIMIT_NOFILE": 4096,
             "RLIMIT_NPROC": self._config.max_processes,
+            "RLIMIT_DATA": max(self._config.memory_mb, 64) * 2**20,
         }
-        return limits
 
     async def _last_words(self) -> str:
         assert self._janitor is not None

@@ -41,7 +41,7 @@ async def test_reading_host_files(opened, kind, secret):
     async with await opened() as sandbox:
         for path in (str(secret), f"/proc/self/root{secret}", f"/proc/1/root{secret}", f"/proc/1/cwd{secret}"):
             result = await sandbox.exec(["cat", path])
-            assert (b"42" not in result.stdout) is HOLDS[kind], path
+            assert not result.stdout if HOLDS[kind] else result.stdout or "/1/" in path, path
         found = await sandbox.exec("cat /etc/shadow; ls -A /root /mnt /srv /var /sys /boot")
         assert (found.stdout == b"") is HOLDS[kind]
 
@@ -56,7 +56,9 @@ async def test_writing_host_files(opened, kind, secret):
 async def test_the_system_is_read_only(opened, kind):
     if not HOLDS[kind]:
         pytest.skip("process: it would really write to this machine's system")
-    script = "for d in / /usr /usr/bin /etc /dev /run /run/agent-rl /proc /proc/sys/kernel /home /lib; do touch $d/x; done"
+    script = (
+        "for d in / /usr /usr/bin /etc /dev /run /run/agent-rl /proc /proc/sys/kernel /home /lib; do touch $d/x; done"
+    )
     async with await opened() as sandbox:
         result = await sandbox.exec(script + "; echo 1 > /proc/sys/kernel/core_pattern; echo b > /proc/sysrq-trigger")
         assert result.stderr.count(b"\n") == 13, result.output
@@ -83,7 +85,9 @@ print(reach(socket.AF_INET, ("127.0.0.1", {tcp.getsockname()[1]})), reach(socket
             result = await sandbox.python().run(script)
             assert result.stdout == f"{not HOLDS[kind]} {not HOLDS[kind]}\n", result
         async with await opened(network=True) as sandbox:
-            assert (await sandbox.python().run(script)).stdout.startswith("True"), "a network that is asked for is there"
+            assert (await sandbox.python().run(script)).stdout.startswith("True"), (
+                "a network that is asked for is there"
+            )
 
 
 async def test_seeing_and_ending_the_graders_process(opened, kind, grader):
@@ -147,7 +151,9 @@ print(*[refused(*call) for call in (
     async with await opened() as sandbox:
         result = await sandbox.python().run(script)
         assert result.stdout.split() == ["True"] * 17, result
-        status = (await sandbox.exec("grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status; id -u")).output.split()
+        status = (
+            await sandbox.exec("grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status; id -u")
+        ).output.split()
         assert status == "CapEff: 0000000000000000 CapBnd: 0000000000000000 NoNewPrivs: 1 Seccomp: 2 1000".split()
         unprivileged = await sandbox.exec("unshare -U true; mount -t tmpfs x /tmp; su -c id; chmod u+s /usr/bin/env")
         assert b"uid=0" not in unprivileged.stdout
@@ -172,17 +178,19 @@ async def test_programs_are_no_user_of_the_host(opened, kind, tmp_path):
 async def test_symlinks_do_not_lead_the_host_astray(opened, kind, secret):
     """The host's own file operations go nowhere that a program inside could not go; in a folder, never out of it."""
     async with await opened() as sandbox:
-        await sandbox.exec(f"ln -s {secret} file; ln -s {secret.parent} folder; ln -s ../../../../../.. up; ln -s / root")
+        await sandbox.exec(
+            f"ln -s {secret} file; ln -s {secret.parent} folder; ln -s ../../../../../.. up; ln -s / root"
+        )
         for path in ("file", "folder/answers.txt", f"up{secret}", f"root{secret}", str(secret), f"../../../..{secret}"):
             with pytest.raises(OSError):  # noqa: PT011  # which one is the kernel's choice
                 await sandbox.read(path)
+        with pytest.raises(OSError):  # noqa: PT011
+            await sandbox.list("folder")
         for path in ("file", "folder/planted", "folder/made/planted", f"../../..{secret}"):
             try:
                 await sandbox.write(path, b"43")
             except OSError:
                 continue  # or it was written inside, where such folders may be made
-        with pytest.raises(OSError):  # noqa: PT011
-            await sandbox.list("folder")
     assert secret.read_text() == "the answer is 42\n"
     assert [path.name for path in secret.parent.iterdir()] == ["answers.txt"]
 

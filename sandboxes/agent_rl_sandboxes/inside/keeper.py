@@ -65,6 +65,8 @@ class Output:
             self.tail += data[keep:]
             if len(self.tail) > limit + 65536:
                 del self.tail[: len(self.tail) - limit // 2]
+            if len(data) < 65536:
+                return True
         return True
 
     def take(self, limit: int) -> tuple[bytes, bool]:
@@ -180,8 +182,9 @@ class Keeper:
         self.status = ended.get(self.worker.pid, self.status)
 
     def _answer(self, reply: dict[str, Any] | None, timed_out: bool, duration_s: float) -> None:
-        for output in (self.output, self.errors):
-            output.drain(self.limit)
+        if reply is None:  # else what was printed before the reply was drained when the reply came
+            for output in (self.output, self.errors):
+                output.drain(self.limit)
         stdout, cut_stdout = self.output.take(self.limit)
         stderr, cut_stderr = self.errors.take(self.limit)
         header = {

@@ -197,6 +197,17 @@ def doctor_tokens(argv: Sequence[str]) -> None:
         sys.exit(1)
 
 
+def doctor_sandbox(argv: Sequence[str]) -> None:
+    """Try to break out of the sandboxes of this machine, and tell which guarantees hold."""
+    from agent_rl.doctor.sandbox import SandboxDoctorConfig, broken_promises, run, to_table
+
+    reports = run(parse_options(SandboxDoctorConfig, argv, prog="agent-rl doctor sandbox"))
+    Console(highlight=False).print(to_table(reports))
+    if broken := broken_promises(reports):
+        Console(stderr=True).print(Text(broken, "bold red"), soft_wrap=True)
+        sys.exit(1)
+
+
 def control(argv: Sequence[str]) -> None:
     """Hold, drain, resize or stop a run that goes on, or cancel one of its episodes."""
     import anyio
@@ -284,6 +295,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": evaluate,
     "rollout": rollout,
     "doctor tokens": doctor_tokens,
+    "doctor sandbox": doctor_sandbox,
     "ctl": control,
     "trace": trace,
     "serve": serve,

@@ -85,7 +85,7 @@ def get_served(id: str) -> Tool | type[Toolset] | type[Environment]:
 class Registry(Generic[T]):
     """The names of one kind of object. `group` is the entry point group that packages declare theirs in.
 
-    `register`, `get` and `targets` are what the functions above do for environments and tools.
+    What its methods do is told by the functions above, which are two of its uses.
     """
 
     kind: str
@@ -95,6 +95,7 @@ class Registry(Generic[T]):
     registered: dict[str, T | str] = field(default_factory=dict[str, T | str])
 
     def register(self, id: str, entry: T | str) -> None:
+        """See `register_environment`."""
         if not id or ":" in id:
             raise UserError(f"{id!r} cannot be the name of a {self.kind}: use a short name without ':'.")
         if not isinstance(entry, str):
@@ -107,12 +108,14 @@ class Registry(Generic[T]):
         self.registered[id] = entry
 
     def get(self, id: str) -> T:
+        """See `get_environment`."""
         entry = self.registered.get(id)
         if entry is None:
             entry = id if ":" in id else self._declared(id)
         return self._check(_load(entry, self.kind, self.is_valid), id) if isinstance(entry, str) else entry
 
     def targets(self) -> dict[str, str]:
+        """See `environments`."""
         declared = {id: " or ".join(targets) for id, targets in _entry_points(self.group).items()}
         return dict(sorted((declared | {id: _target(entry) for id, entry in self.registered.items()}).items()))
 

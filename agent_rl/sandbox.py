@@ -86,8 +86,8 @@ class Guarantees:
 
     `filesystem`: they read and write nothing of the host's but what was given to them. `network`: they reach none
     unless allowed. `processes`: they see and signal none outside, outlive nothing, and their number is limited.
-    `memory`, `disk`, `cpu`: limited together. `time`: a call ends at its deadline. `users`: they are no user of the host
-    that owns anything, and cannot become one. `system_calls`: the dangerous ones are refused.
+    `memory`, `disk`, `cpu`: limited together. `time`: a call ends at its deadline. `users`: they are a user of
+    the host's that owns nothing, and cannot become another. `system_calls`: the dangerous ones are refused.
     """
 
     filesystem: Guarantee
@@ -274,7 +274,7 @@ class SandboxBackend(Sandbox):
     @classmethod
     @abc.abstractmethod
     def unavailable(cls, config: SandboxConfig) -> str | None:
-        """Why this machine cannot have one, in a sentence that says what to do; `None` when nothing is known against it."""
+        """Why this machine cannot have one, in a sentence that says what to do; `None` if nothing speaks against it."""
 
     @classmethod
     @abc.abstractmethod

@@ -93,10 +93,6 @@ class BubblewrapSandbox(SupervisedSandbox):
         command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
         return command + supervisor
 
-    def rlimits(self) -> dict[str, int]:
-        """See `SupervisedSandbox.rlimits`: without control groups, memory is limited for each process."""
-        return super().rlimits() | {"RLIMIT_AS": max(self._config.memory_mb, 256) * 2**20 * 4}
-
     @property
     def guarantees(self) -> Guarantees:
         """See `Sandbox.guarantees`."""

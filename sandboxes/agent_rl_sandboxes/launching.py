@@ -6,6 +6,7 @@ Its owner is the set of sandboxes that it started: it ends with the last of them
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import tempfile
@@ -36,7 +37,7 @@ class Launcher:
     @classmethod
     async def start(cls, python: str, timeout_s: float) -> Launcher:
         """Start one with the given interpreter. Raises `SandboxFailure`."""
-        root = Path(tempfile.mkdtemp(prefix="agent-rl-"))
+        root = Path(tempfile.mkdtemp(prefix="agent-rl-sandbox-"))
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         program = str(Path(__file__).with_name("launcher.py"))
         command = [python, "-I", "-S", program, str(root), str(theirs.fileno())]
@@ -47,7 +48,7 @@ class Launcher:
                 )
         except OSError as error:
             control.close()
-            root.rmdir()
+            os.rmdir(root)  # noqa: PTH106
             raise SandboxFailure(f"Sandboxes cannot be started with {python}: {error}.", kind="launcher") from error
         control.setblocking(False)
         launcher = cls(root, process, control)
@@ -121,12 +122,11 @@ async def release_launcher() -> None:
     shared = _SHARED.get()
     shared.users -= 1
     if shared.users == 0:
-        async with shielded(_END_TIMEOUT_S):
-            async with shared.lock:
-                launcher = shared.launcher
-                if launcher is not None and shared.users == 0:
-                    shared.launcher = None
-                    await launcher.end()
+        async with shielded(_END_TIMEOUT_S), shared.lock:
+            launcher = shared.launcher
+            if launcher is not None and shared.users == 0:
+                shared.launcher = None
+                await launcher.end()
 
 
 async def send_packet(control: socket.socket, packet: dict[str, Any], attached: list[socket.socket]) -> None:

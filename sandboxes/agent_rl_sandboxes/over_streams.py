@@ -137,7 +137,8 @@ class StreamSession(Session):
     """A session over a stream, opened by its first run and again after its state is lost."""
 
     def __init__(self, sandbox: StreamSandbox, program: Literal["python", "shell"]) -> None:
-        self._sandbox, self._program = sandbox, program
+        self._sandbox = sandbox
+        self._program: Literal["python", "shell"] = program
         self._connection: Connection | None = None
         self._lock = anyio.Lock(fast_acquire=True)
         self._closed = False
@@ -227,7 +228,7 @@ def _optional(answer: dict[str, Any], name: str, kind: type[T]) -> T | None:
 def _kind(text: object) -> FileKind:
     if text not in ("file", "folder", "link", "other"):
         raise ValueError(text)
-    return cast(FileKind, text)
+    return text
 
 
 def _strange() -> SandboxFailure:

@@ -51,7 +51,7 @@ class ProcessSandbox(SupervisedSandbox):
 
     def rlimits(self) -> dict[str, int]:
         """See `SupervisedSandbox.rlimits`. The number of processes is the user's, so it is left to control groups."""
-        limits = super().rlimits() | {"RLIMIT_AS": max(self._config.memory_mb, 256) * 2**20 * 4}
+        limits = super().rlimits()
         del limits["RLIMIT_NPROC"]
         return limits
 

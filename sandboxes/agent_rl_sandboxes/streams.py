@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 from typing import Any, cast
 
 import anyio
@@ -25,12 +26,20 @@ class HostStream:
         sock.setblocking(False)
         self._socket = sock
         self._received = bytearray()
+        self._busy = False
 
     async def request(
         self, header: dict[str, Any], blob: bytes = b"", *, max_blob_bytes: int = 0
     ) -> tuple[dict[str, Any], bytes]:
         """Send a frame and receive one whose blob is at most `max_blob_bytes`. Raises `StreamBroken`."""
-        await self.send(pack(header, blob))
+        self._busy = True
+        try:
+            await self.send(pack(header, blob))
+            return await self._receive(max_blob_bytes)
+        finally:
+            self._busy = False
+
+    async def _receive(self, max_blob_bytes: int) -> tuple[dict[str, Any], bytes]:
         header_bytes, blob_bytes = LENGTHS.unpack(await self.read(LENGTHS.size))
         if header_bytes > MAX_HEADER_BYTES or blob_bytes > max_blob_bytes:
             raise StreamBroken("a frame is too large")
@@ -75,5 +84,9 @@ class HostStream:
         self._received += data
 
     def close(self) -> None:
-        """Hang up. Idempotent."""
-        self._socket.close()
+        """Hang up. Idempotent. A request that is under way is broken, and its caller closes again."""
+        if not self._busy:
+            self._socket.close()
+            return
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+from contextlib import suppress
 from itertools import count
 from typing import Any, ClassVar, Self
 
@@ -30,17 +31,18 @@ _FIRST_UID = 1_700_000_000  # users that no system gives out; each sandbox is an
 class _Supervised(Connection):
     """A stream that was handed to the supervisor."""
 
-    def __init__(self, stream: HostStream, control: socket.socket, id: int) -> None:
+    def __init__(self, stream: HostStream, control: socket.socket, id: int, siblings: set[_Supervised]) -> None:
         self.stream = stream
         self._control, self._id = control, id
+        self._siblings = siblings
+        siblings.add(self)
 
     def end(self) -> None:
         """See `Connection.end`: the keeper sees the end of its stream; the supervisor kills it if it is held up."""
         self.stream.close()
-        try:
+        self._siblings.discard(self)
+        with suppress(OSError):  # closed, dead, or so busy that the closed stream must do
             self._control.send(json.dumps({"kill": self._id}).encode())
-        except OSError:
-            pass  # closed, dead, or so busy that the closed stream must do
 
 
 class SupervisedSandbox(StreamSandbox):
@@ -57,6 +59,7 @@ class SupervisedSandbox(StreamSandbox):
         self._janitor: HostStream | None = None
         self._control: socket.socket | None = None
         self._ids = count(1)
+        self._connections: set[_Supervised] = set()
         self._closed = False
         self._storage = ""
         self._enforced: tuple[str, ...] = ()
@@ -144,14 +147,14 @@ class SupervisedSandbox(StreamSandbox):
         }
 
     def rlimits(self) -> dict[str, int]:
-        """Limits that each program has for itself, beside those of control groups."""
-        limits = {
+        """Limits that each program has for itself, beside those of control groups or instead of them."""
+        return {
             "RLIMIT_FSIZE": self._config.max_file_mb * 2**20,
             "RLIMIT_CORE": 0,
             "RLIMIT_NOFILE": 4096,
             "RLIMIT_NPROC": self._config.max_processes,
+            "RLIMIT_DATA": max(self._config.memory_mb, 64) * 2**20,
         }
-        return limits
 
     async def _last_words(self) -> str:
         assert self._janitor is not None
@@ -172,6 +175,8 @@ class SupervisedSandbox(StreamSandbox):
             return
         self._closed = True
         problem = ""
+        for connection in list(self._connections):
+            connection.end()
         try:
             async with shielded(self._config.start_timeout_s):
                 if self._janitor is not None:
@@ -199,16 +204,16 @@ class SupervisedSandbox(StreamSandbox):
         if self._closed or self._control is None:
             raise SandboxFailure("This sandbox is closed.", kind="closed", retryable=False)
         ours, theirs = socket.socketpair()
-        connection = _Supervised(HostStream(ours), self._control, next(self._ids))
+        id = next(self._ids)
         with theirs:
             try:
-                await send_packet(self._control, {"id": connection._id, "program": program}, [theirs])
+                await send_packet(self._control, {"id": id, "program": program}, [theirs])
             except BaseException as error:
                 ours.close()
                 if isinstance(error, OSError):
                     raise _died() from error
                 raise
-        return connection
+        return _Supervised(HostStream(ours), self._control, id, self._connections)
 
     def check_alive(self) -> None:
         """See `Sandbox.check_alive`."""

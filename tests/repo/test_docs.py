@@ -9,6 +9,7 @@ import pytest
 
 from agent_rl.cli import COMMANDS, TraceConfig, load_recipe
 from agent_rl.config import field_paths
+from agent_rl.doctor.sandbox import SandboxDoctorConfig
 from agent_rl.doctor.tokens import TokensConfig
 from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.serve.command import ServeConfig
@@ -63,6 +64,8 @@ def check_agent_rl(words: list[str]) -> None:
         assert given <= {"config", "help", *field_paths(TokensConfig)}
     elif command == "serve":
         assert given <= {"help", *field_paths(ServeConfig)}
+    elif command == "doctor sandbox":
+        assert given <= {"config", "help", *field_paths(SandboxDoctorConfig)}
     elif command == "trace":
         assert given <= {"config", "help", *field_paths(TraceConfig)}
     else:

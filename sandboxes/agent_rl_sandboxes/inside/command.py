@@ -6,7 +6,7 @@ import os
 import subprocess
 from typing import Any
 
-BASH = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"  # noqa: PTH110
+BASH = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
 
 
 class CannotStart(Exception):
@@ -28,7 +28,7 @@ class CannotStart(Exception):
 class Command:
     """The running program. Text is for the shell, a list is for the kernel."""
 
-    replies = None
+    replies: int | None = None
 
     def __init__(self, request: dict[str, Any], has_stdin: bool, settings: dict[str, Any]) -> None:
         command = request["command"]
@@ -39,7 +39,7 @@ class Command:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                cwd=os.path.join(settings["workspace"], request["cwd"]),  # noqa: PTH118
+                cwd=os.path.join(settings["workspace"], request["cwd"]),
                 env={**settings["environment"], **request["env"]},
                 start_new_session=True,
             )
@@ -49,9 +49,10 @@ class Command:
             raise CannotStart(OSError(0, str(error), "command")) from error
         self._process = process  # keeps the pipes open
         process.returncode = 0  # the keeper collects it: Popen must not
-        assert process.stdout and process.stderr
+        assert process.stdout is not None
+        assert process.stderr is not None
         self.pid, self.stdout, self.stderr = process.pid, process.stdout.fileno(), process.stderr.fileno()
-        self.stdin = None
+        self.stdin: int | None = None
         if process.stdin:
             self.stdin = os.dup(process.stdin.fileno())
             process.stdin.close()

@@ -33,7 +33,7 @@ def serve_files(stream: Stream, settings: dict[str, Any]) -> None:
         request, length = stream.receive_header()
         path = request["path"]
         if root is not None:
-            path = os.path.relpath(path, workspace) if path.startswith("/") else path  # noqa: PTH109
+            path = os.path.relpath(path, workspace) if path.startswith("/") else path
         try:
             operations[request["operation"]](stream, root, path, request, length)
         except OSError as error:
@@ -93,7 +93,7 @@ def _stream_file(stream: Stream, fd: int, size: int) -> None:
 def _write(stream: Stream, root: int | None, path: str, request: dict[str, Any], length: int) -> None:
     fd, failed = None, None
     try:
-        _make_folders(root, os.path.dirname(path))  # noqa: PTH120
+        _make_folders(root, os.path.dirname(path))
         fd = _open(root, path, os.O_WRONLY | os.O_CREAT)
         _regular(fd)
         os.ftruncate(fd, 0)
@@ -118,7 +118,7 @@ def _write(stream: Stream, root: int | None, path: str, request: dict[str, Any],
 def _make_folders(root: int | None, path: str) -> None:
     if root is None:
         if path:
-            os.makedirs(path, exist_ok=True)  # noqa: PTH103
+            os.makedirs(path, exist_ok=True)
         return
     done = ""
     for name in path.split("/"):

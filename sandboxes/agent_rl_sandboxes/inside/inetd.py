@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import socket
-import sys
+import traceback
 from collections.abc import Callable, Mapping
 
 import processes
@@ -33,7 +33,7 @@ def serve(
     wake_read, wake_write = os.pipe()
     for fd in (wake_read, wake_write):
         os.set_blocking(fd, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGCHLD, processes.wake_up)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     servers: dict[int, int] = {}  # pid -> id
@@ -86,11 +86,12 @@ def _become(program: Program, fds: list[int]) -> None:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)  # what is ignored stays so in every program that it starts
         program(fds)
         code = 0
-    except BaseException:  # noqa: BLE001  # the last frame of this process: the host sees its stream end
-        sys.excepthook(*sys.exc_info())
+    except BaseException:  # the last frame of this process: the host sees its stream end
+        traceback.print_exc()
     finally:
         os._exit(code)
 

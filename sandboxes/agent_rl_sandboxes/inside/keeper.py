@@ -25,7 +25,7 @@ IDLE_BYTES = 65536  # what background jobs may print between two runs
 
 
 class Worker(Protocol):
-    """A program in its own process group, with pipes to the keeper."""
+    """A program in its own process group, with pipes to the keeper. A session has `replies`, a command has `stdin`."""
 
     pid: int
     stdin: int | None
@@ -65,6 +65,8 @@ class Output:
             self.tail += data[keep:]
             if len(self.tail) > limit + 65536:
                 del self.tail[: len(self.tail) - limit // 2]
+            if len(data) < 65536:
+                return True
         return True
 
     def take(self, limit: int) -> tuple[bytes, bool]:
@@ -89,7 +91,7 @@ class Keeper:
         self.wake, wake_write = os.pipe()
         for fd in (self.wake, wake_write):
             os.set_blocking(fd, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, processes.wake_up)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         self.poller = select.poll()
         for fd in (stream.fd_in, self.wake, worker.stdout, worker.stderr, worker.replies):
@@ -180,8 +182,9 @@ class Keeper:
         self.status = ended.get(self.worker.pid, self.status)
 
     def _answer(self, reply: dict[str, Any] | None, timed_out: bool, duration_s: float) -> None:
-        for output in (self.output, self.errors):
-            output.drain(self.limit)
+        if reply is None:  # else what was printed before the reply was drained when the reply came
+            for output in (self.output, self.errors):
+                output.drain(self.limit)
         stdout, cut_stdout = self.output.take(self.limit)
         stderr, cut_stderr = self.errors.take(self.limit)
         header = {

@@ -56,8 +56,8 @@ def children(pid: int) -> list[int]:
     """The processes whose parent is `pid`, those that have ended included."""
     try:
         found = list[int]()
-        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208  # pathlib is slow to import and to use
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123
+        for thread in os.listdir(f"/proc/{pid}/task"):  # pathlib is slow to import and to use
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
         return found
     except OSError:  # gone, or a kernel without that file
@@ -65,12 +65,12 @@ def children(pid: int) -> list[int]:
 
 
 def _processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _parent(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[1])
     except OSError:
         return 0
@@ -121,11 +121,15 @@ def offer_to_out_of_memory() -> None:
     """When memory runs out, this process and those it starts go before the one that keeps the sandbox."""
     hide_memory(False)  # else the file is root's
     try:
-        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        with open("/proc/self/oom_score_adj", "w") as file:
             file.write("800")
     except OSError:
         pass  # a hint: without it the kernel picks the largest, which is rarely the keeper
     hide_memory(True)
+
+
+def wake_up(number: int, frame: object) -> None:
+    """A signal handler that does nothing: with one in place, the signal writes to the wake-up descriptor."""
 
 
 def send_signal(pid: int, number: int) -> None:

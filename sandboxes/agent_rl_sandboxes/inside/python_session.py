@@ -31,7 +31,7 @@ class PythonWorker:
         self.stdout, stdout = os.pipe()
         self.stderr, stderr = os.pipe()
         own, theirs = socket.socketpair()
-        self.stdin = None
+        self.stdin: int | None = None
         self.pid = os.fork()
         if not self.pid:
             try:
@@ -42,8 +42,9 @@ class PythonWorker:
         for fd in (stdout, stderr):
             os.close(fd)
         theirs.close()
-        self.replies = own.detach()
-        self._stream = Stream(self.replies)
+        fd = own.detach()
+        self.replies: int | None = fd
+        self._stream = Stream(fd)
 
     def submit(self, code: bytes) -> None:
         """Hand the interpreter the code."""
@@ -71,9 +72,9 @@ def _become_interpreter(requests: int, stdout: int, stderr: int, settings: dict[
     os.environ.clear()
     os.environ.update(settings["environment"], MPLBACKEND="Agg")
     os.chdir(settings["workspace"])
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115, PTH123
-    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115, PTH123
-    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115, PTH123
+    sys.stdin = open(0, closefd=False)
+    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
+    sys.stderr = open(2, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
     sys.argv, sys.path[:] = [""], ["", *sys.path[1:]]
     for name in ("command", "files", "frames", "inetd", "keeper", "processes", "python_session", "shell_session"):
         sys.modules.pop(name, None)
@@ -114,14 +115,14 @@ class Interpreter:
             self.running = True
             value = self._value(code, name)
             files = _save_figures(self.runs) if "matplotlib.pyplot" in sys.modules else []
-        except BaseException as raised:  # noqa: BLE001  # SystemExit and interrupts too: the interpreter stays
+        except BaseException as raised:  # SystemExit and interrupts too: the interpreter stays
             error, files = _explain(raised), []
         finally:
             self.running = False
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except BaseException:  # noqa: BLE001, S110  # replaced or closed by the user's code
+            except BaseException:  # replaced or closed by the user's code
                 pass
         return {"value": value, "error": error, "files": files, "ended": False, "exit_code": None}
 
@@ -150,7 +151,7 @@ def _explain(error: BaseException) -> str:
         frames = frames.tb_next
     try:
         return "".join(traceback.format_exception(type(error), error, frames)).rstrip("\n")
-    except BaseException:  # noqa: BLE001  # an exception whose own __str__ fails
+    except BaseException:  # an exception whose own __str__ fails
         return type(error).__name__
 
 

@@ -24,11 +24,13 @@ class ShellWorker:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.stdout, stdout = os.pipe()
         self.stderr, stderr = os.pipe()
-        self.replies, replies = os.pipe()
+        own, replies = os.pipe()
+        self.replies: int | None = own
+        self._own = own
         lines, self._lines = os.pipe()
         self._code = os.memfd_create("code")
         fds = {0: lines, 1: stdout, _CODE_FD: self._code, _REPLY_FD: replies, 202: stderr}
-        self.stdin = None
+        self.stdin: int | None = None
         self.pid = os.fork()
         if not self.pid:
             _become_bash(fds, settings)
@@ -45,7 +47,7 @@ class ShellWorker:
 
     def reply(self) -> dict[str, Any]:
         """The exit code."""
-        return {"exit_code": int(os.read(self.replies, 64).split()[-1]), "ended": False}
+        return {"exit_code": int(os.read(self._own, 64).split()[-1]), "ended": False}
 
 
 def _become_bash(fds: dict[int, int], settings: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ gives to all of them. It holds nothing that an untrusted program could want, and
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -45,10 +46,8 @@ def _keep(program: str, settings: dict[str, Any], fds: list[int]) -> None:
 
 def _import(settings: dict[str, Any]) -> None:
     """What sessions need, once for all of them."""
-    import command
-    import files
-    import python_session
-    import shell_session
     import site
 
     site.main()
+    for module in ("command", "files", "python_session", "shell_session"):
+        importlib.import_module(module)

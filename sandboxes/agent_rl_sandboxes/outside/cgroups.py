@@ -71,7 +71,7 @@ class Groups:
         for folder in self.folders:
             while True:
                 try:
-                    os.rmdir(folder)  # noqa: PTH106
+                    os.rmdir(folder)
                     break
                 except FileNotFoundError:
                     break

@@ -131,7 +131,7 @@ class Storage:
             if owner is not None:
                 os.chown(self.data / name, owner, owner)
         base = Path(order["base"]) if order["base"] else None
-        if base is not None and self.place.can_overlay:
+        if base is not None and self.place.can_overlay and mounts.can_be_lower(base):
             self._overlay(base, owner)
         elif base is not None and not order["parent"]:
             copy_tree(base, self.data / "workspace", owner)
@@ -207,8 +207,9 @@ def _copy_folder(source: int, target: int, owner: int | None) -> None:
                 continue  # sockets, pipes and devices are not files of the workspace
         except FileNotFoundError:
             continue  # deleted meanwhile
-        uid, gid = (status.st_uid, status.st_gid) if owner is None else (owner, owner)
-        os.chown(name, uid, gid, dir_fd=target, follow_symlinks=False)
+        if os.getuid() == 0:  # else all of it is ours
+            uid, gid = (status.st_uid, status.st_gid) if owner is None else (owner, owner)
+            os.chown(name, uid, gid, dir_fd=target, follow_symlinks=False)
         if kind != stat.S_IFLNK:
             os.chmod(name, stat.S_IMODE(status.st_mode) & 0o777, dir_fd=target)
 

@@ -60,6 +60,15 @@ def overlay(lower: Path, upper: Path, work: Path, target: Path) -> None:
         mount("overlay", target, "overlay", _MS_NOSUID | _MS_NODEV, options)
 
 
+def can_be_lower(folder: Path) -> bool:
+    """Whether files of `folder` can be changed in an overlay: without root, only those of our own user and group.
+
+    The folder stands for all that is in it.
+    """
+    status = folder.stat()
+    return os.getuid() == 0 or (status.st_uid, status.st_gid) == (os.getuid(), os.getgid())
+
+
 def can_overlay(scratch: Path) -> bool:
     """Whether `overlay` works in this place."""
     folders = [scratch / "probe" / name for name in ("lower", "upper", "work", "merged")]

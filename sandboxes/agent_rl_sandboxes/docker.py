@@ -14,6 +14,7 @@ import socket
 import struct
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -39,7 +40,12 @@ tarfile.open(fileobj=sys.stdin.buffer, mode="r|").extractall({folder!r})
 compileall.compile_dir({folder!r}, quiet=2)
 print("done")
 """
-_KEEP = "import sys; sys.path.insert(0, {folder!r}); import runpy; runpy.run_module('keeper', run_name='__main__')"
+_KEEP = """
+import os, runpy, sys
+os.environ.pop("HOSTNAME", None)
+sys.path.insert(0, {folder!r})
+runpy.run_module("keeper", run_name="__main__")
+"""
 _SENTRY_THREADS = 512  # gVisor's own threads count as the container's
 _HEADER = struct.Struct(">BxxxL")  # of a piece of a stream: which output, how long
 
@@ -50,6 +56,12 @@ class _ExecStream(HostStream):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._pieces = bytearray()
+
+    def hang_up(self) -> None:
+        """Close it; the daemon passes on the end of the program's input only if it comes before the connection's."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        self.close()
 
     def _accept(self, data: bytes) -> None:
         self._pieces += data
@@ -66,12 +78,12 @@ class _ExecStream(HostStream):
 class _Exec(Connection):
     """A program that was started by `docker exec`."""
 
-    def __init__(self, stream: HostStream) -> None:
-        self.stream = stream
+    def __init__(self, stream: _ExecStream) -> None:
+        self.stream: _ExecStream = stream
 
     def end(self) -> None:
         """See `Connection.end`: the keeper sees the end of its input and ends all that it started."""
-        self.stream.close()
+        self.stream.hang_up()
 
 
 class DockerSandbox(StreamSandbox):
@@ -146,7 +158,7 @@ class DockerSandbox(StreamSandbox):
             user=_USER,
             working_dir=config.workspace,
             network_disabled=True,
-            environment={"HOME": _HOME, "LANG": "C.UTF-8", **config.environment},
+            environment={"HOME": _HOME, "TMPDIR": "/tmp", "USER": "agent", "LANG": "C.UTF-8", **config.environment},
             labels={"agent-rl": "sandbox"},
             host_config=api.create_host_config(
                 auto_remove=True,
@@ -201,6 +213,7 @@ class DockerSandbox(StreamSandbox):
         if self._closed:
             return
         self._closed = True
+        self.hang_up()
         async with shielded(self._config.start_timeout_s):
             try:
                 if self._container:
@@ -341,6 +354,7 @@ def _own(response: Any) -> socket.socket:
     bare: socket.socket = response._sock
     own = bare.dup()
     response.close()
+    bare.close()
     own.setblocking(False)
     return own
 

@@ -39,6 +39,7 @@ class StreamSandbox(SandboxBackend):
 
     def __init__(self) -> None:
         self._files: Connection | None = None
+        self.sessions: set[StreamSession] = set()  # not closed yet
         self._files_lock = anyio.Lock(fast_acquire=True)
 
     @abc.abstractmethod
@@ -86,11 +87,24 @@ class StreamSandbox(SandboxBackend):
 
     def python(self) -> Session:
         """See `Sandbox.python`."""
-        return StreamSession(self, "python")
+        return self._session("python")
 
     def shell(self) -> Session:
         """See `Sandbox.shell`."""
-        return StreamSession(self, "shell")
+        return self._session("shell")
+
+    def _session(self, program: Literal["python", "shell"]) -> Session:
+        session = StreamSession(self, program)
+        self.sessions.add(session)
+        return session
+
+    def hang_up(self) -> None:
+        """End what is connected: a backend's `close` begins with it."""
+        for session in self.sessions:
+            session.end()
+        if self._files is not None:
+            self._files.end()
+            self._files = None
 
     async def read(self, path: str, *, max_bytes: int = 2**26) -> bytes:
         """See `Sandbox.read`."""
@@ -161,17 +175,18 @@ class StreamSession(Session):
                     )
                 result = _session_result(answer, blob, max_output_bytes)
             except (StreamBroken, TimeoutError) as error:
-                self._end()
+                self.end()
                 self._sandbox.check_alive()
                 return SessionResult("", "", timed_out=isinstance(error, TimeoutError), state_lost=True)
             except BaseException:
-                self._end()
+                self.end()
                 raise
             if result.state_lost:
-                self._end()
+                self.end()
             return result
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Hang up; the next run starts anew."""
         if self._connection is not None:
             self._connection.end()
             self._connection = None
@@ -179,7 +194,8 @@ class StreamSession(Session):
     async def close(self) -> None:
         """See `Session.close`."""
         self._closed = True
-        self._end()
+        self._sandbox.sessions.discard(self)
+        self.end()
 
 
 # --- answers, checked -----------------------------------------------------------------------------------------------

@@ -174,6 +174,7 @@ class SupervisedSandbox(StreamSandbox):
         if self._closed:
             return
         self._closed = True
+        self.hang_up()
         problem = ""
         for connection in list(self._connections):
             connection.end()

@@ -1,19 +1,37 @@
 """Sandboxes for tests: each backend that works here; a skip says why one does not."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
 from agent_rl.sandbox import Sandbox, SandboxConfig, get_sandbox, open_sandbox
+from tests.sandboxes.docker_daemon import IMAGE, docker_daemon
 
-KINDS = ("process", "bubblewrap")
+KINDS = ("process", "bubblewrap", "docker")
+
+
+@pytest.fixture(scope="session")
+def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A daemon with the test image, for the whole session."""
+    try:
+        with docker_daemon(tmp_path_factory.mktemp("docker")) as url, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DOCKER_HOST", url)
+            yield url
+    except RuntimeError as reason:
+        pytest.skip(f"docker: {reason}")
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    if problem := get_sandbox(request.param).unavailable(SandboxConfig()):
+    if request.param == "docker":
+        request.getfixturevalue("docker_host")
+    if problem := get_sandbox(request.param).unavailable(SandboxConfig(image=_image(request.param))):
         pytest.skip(f"{request.param}: {problem}")
     return request.param
+
+
+def _image(kind: str) -> str:
+    return IMAGE if kind == "docker" else ""
 
 
 @pytest.fixture
@@ -21,6 +39,6 @@ def opened(kind: str) -> Callable[..., Awaitable[Sandbox]]:
     """Opens a sandbox of the kind: `await opened(memory_mb=64)`."""
 
     async def open_one(**options: object) -> Sandbox:
-        return await open_sandbox(SandboxConfig.model_validate({"kind": kind, **options}))
+        return await open_sandbox(SandboxConfig.model_validate({"kind": kind, "image": _image(kind), **options}))
 
     return open_one

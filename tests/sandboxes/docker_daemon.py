@@ -11,7 +11,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 IMAGE = "agent-rl-test:1"
-PROGRAMS = "bash sh cat tar ls sleep true false kill dd mount python3 setsid nohup id head".split()
+PROGRAMS = (
+    "basename bash cat chmod cp dd dirname echo env false find grep head id kill ln ls mkdir mkfifo mknod mount mv nohup "
+    "pgrep printf ps pwd python3 readlink rm sed seq setsid sh sleep sort stat stdbuf su sudo tail tar tee test timeout "
+    "touch tr true umount uname unshare wc whoami xargs yes"
+).split()
 
 
 @contextmanager

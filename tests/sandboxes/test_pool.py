@@ -10,7 +10,7 @@ import trio.testing
 
 from agent_rl.concurrency import collect
 from agent_rl.errors import SandboxFailure, UserError
-from agent_rl.sandbox import Sandbox, SandboxBackend, SandboxConfig, register_sandbox
+from agent_rl.sandbox import Sandbox, SandboxBackend, SandboxConfig
 from agent_rl_sandboxes.pool import Lease, SandboxPool
 
 
@@ -46,15 +46,16 @@ class FakeSandbox(SandboxBackend):
         self.alive.discard(self)
 
 
-register_sandbox("fake for pools", FakeSandbox)
-CONFIG = SandboxConfig(kind="fake for pools")
+CONFIG = SandboxConfig(kind="fake")
 
 
 @pytest.fixture
-def run():
+def run(monkeypatch):
     """Run an async function on a virtual clock, then check that nothing is open any more."""
     FakeSandbox.opened, FakeSandbox.most, FakeSandbox.start_s, FakeSandbox.fails = 0, 0, 1.0, 0
     FakeSandbox.alive, FakeSandbox.dead = set(), set()
+
+    monkeypatch.setattr("agent_rl_sandboxes.pool.open_sandbox", FakeSandbox.open)
 
     def run(function):
         trio.run(function, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import anyio
@@ -295,10 +296,8 @@ async def closing(sandbox: Sandbox) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def endless() -> None:
-            try:
+            with suppress(SandboxFailure):
                 await sandbox.exec("sleep 60")
-            except SandboxFailure:
-                pass
 
         tasks.start_soon(endless)
         await anyio.sleep(0.1)

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import tempfile
 
 import pytest
 
@@ -76,16 +77,18 @@ async def test_mistakes_are_explained(tmp_path):
         build(SandboxConfig, {"read_only": ["relative"]})
 
 
-async def test_what_cannot_start_says_why_and_leaves_nothing(kind, tmp_path):
+async def test_what_cannot_start_says_why_and_leaves_nothing(kind, tmp_path, monkeypatch: pytest.MonkeyPatch):
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho this python is broken >&2; exit 3\n")
     broken.chmod(0o755)
-    before = len(os.listdir("/proc/self/fd"))
+    before, make = len(os.listdir("/proc/self/fd")), tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: make(prefix=prefix, dir=tmp_path))
     with pytest.raises(SandboxFailure):
         await open_sandbox(SandboxConfig(kind=kind, python=str(broken)))
     assert len(os.listdir("/proc/self/fd")) <= before + 1
     with pytest.raises(SandboxFailure, match=r"did not start|not ready"):
         await open_sandbox(SandboxConfig(kind=kind, start_timeout_s=0.001))
+    assert list(tmp_path.iterdir()) == [broken]
 
 
 async def test_read_only_folders_are_shown(tmp_path, monkeypatch: pytest.MonkeyPatch):

@@ -91,15 +91,13 @@ async def test_what_cannot_start_says_why_and_leaves_nothing(kind, tmp_path, mon
     assert list(tmp_path.iterdir()) == [broken]
 
 
-async def test_read_only_folders_are_shown(tmp_path, monkeypatch: pytest.MonkeyPatch):
+async def test_read_only_folders_are_shown(public_path):
     if problem := BubblewrapSandbox.unavailable(SandboxConfig()):
         pytest.skip(problem)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "data").write_text("given")
-    async with await open_sandbox(SandboxConfig(kind="bubblewrap", read_only=(f"{tmp_path}:/data",))) as sandbox:
+    (public_path / "data").write_text("given")
+    async with await open_sandbox(SandboxConfig(kind="bubblewrap", read_only=(f"{public_path}:/data",))) as sandbox:
         assert (await sandbox.exec("cat /data/data; echo x > /data/data")).stdout == b"given"
-    assert (tmp_path / "data").read_text() == "given"
+    assert (public_path / "data").read_text() == "given"
 
 
 async def test_a_sandbox_with_another_workspace():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import anyio
@@ -248,6 +249,11 @@ async def shell(sandbox: Sandbox) -> None:
     assert (await session.run("if then")).exit_code not in (0, None), "a syntax error is an exit code"
     assert (await session.run("sleep 60 &")).duration_s < 5, "a background job must not hold a run up"
     assert (await session.run("jobs -p | wc -l")).stdout.strip() == "1", "a background job goes on"
+    await session.run("(while sleep 0.02; do echo x >> ticks; done &)")
+    await sandbox.exec("sleep 0.2")
+    await anyio.sleep(0.1)
+    first = (await session.run("wc -l < ticks; sleep 0.2; wc -l < ticks")).stdout.split()
+    assert int(first[0]) < int(first[1]), "a background job goes on, a forgotten one too"
     ended = await session.run("echo bye; exit 5")
     assert (ended.stdout, ended.exit_code, ended.state_lost) == ("bye\n", 5, True), f"got {ended}"
     assert (await session.run('echo "[$A]"; pwd')).stdout == f"[]\n{sandbox.workspace}\n", "the next run starts fresh"
@@ -295,10 +301,8 @@ async def closing(sandbox: Sandbox) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def endless() -> None:
-            try:
+            with suppress(SandboxFailure):
                 await sandbox.exec("sleep 60")
-            except SandboxFailure:
-                pass
 
         tasks.start_soon(endless)
         await anyio.sleep(0.1)

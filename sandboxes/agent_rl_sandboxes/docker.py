@@ -79,11 +79,12 @@ class _Exec(Connection):
     """A program that was started by `docker exec`."""
 
     def __init__(self, stream: _ExecStream) -> None:
-        self.stream: _ExecStream = stream
+        self.stream = stream
+        self._hang_up = stream.hang_up
 
     def end(self) -> None:
         """See `Connection.end`: the keeper sees the end of its input and ends all that it started."""
-        self.stream.hang_up()
+        self._hang_up()
 
 
 class DockerSandbox(StreamSandbox):

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -92,6 +93,8 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        with suppress(OSError):  # it removes its folder itself, unless it never came to have it
+            os.rmdir(self.root)  # noqa: PTH106
 
 
 @dataclass(slots=True)

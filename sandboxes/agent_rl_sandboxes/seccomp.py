@@ -8,6 +8,7 @@ programs which only try go on.
 from __future__ import annotations
 
 import errno
+import functools
 import struct
 from collections.abc import Sequence
 
@@ -49,6 +50,7 @@ def supports(machine: str) -> bool:
     return machine in ("x86_64", "aarch64")
 
 
+@functools.cache
 def program(machine: str) -> bytes:
     """The filter for `x86_64` or `aarch64`, as the kernel and `bwrap --seccomp` read it."""
     column = ("x86_64", "aarch64").index(machine)

@@ -121,6 +121,8 @@ class SupervisedSandbox(StreamSandbox):
         if "failed" in answer:
             raise SandboxFailure(f"A sandbox could not be prepared: {answer['failed']}.", kind="start")
         self._storage, self._enforced = str(answer["storage"]), tuple(answer["enforced"])
+        if parent:
+            return  # its first process starts meanwhile: what is asked of it waits in the socket
         if not await receive_packet(self._control, self._config.start_timeout_s):
             raise SandboxFailure(f"A sandbox could not be started: {await self._last_words()}", kind="start")
 
@@ -221,8 +223,9 @@ class SupervisedSandbox(StreamSandbox):
         if self._closed or self._control is None:
             raise SandboxFailure("This sandbox is closed.", kind="closed", retryable=False)
         try:
-            if not self._control.recv(4096, socket.MSG_PEEK):
-                raise _died()
+            while self._control.recv(4096):
+                pass  # it says that it is ready, and nothing else
+            raise _died()
         except BlockingIOError:
             pass
         except ConnectionResetError as error:

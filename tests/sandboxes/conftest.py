@@ -1,6 +1,7 @@
 """Sandboxes for tests: each backend that works here; a skip says why one does not."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,16 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def _image(kind: str) -> str:
     return IMAGE if kind == "docker" else ""
+
+
+@pytest.fixture
+def public_path(tmp_path: Path) -> Path:
+    """`tmp_path`, but readable to every user: sandboxes of root's run as another."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder != tmp_path and not folder.name.startswith(("pytest-", "popen-")):
+            break
+        folder.chmod(0o755)
+    return tmp_path
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ anyio.run(main, sys.argv[1])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("with_base", [False, True])
-async def test_an_ordinary_user_can_have_sandboxes(kind, base, tmp_path, with_base):
+async def test_an_ordinary_user_can_have_sandboxes(kind, base, public_path, with_base):
     """The same without any privilege: limits by rlimit where control groups are root's."""
     if os.getuid() != 0 or not shutil.which("setpriv"):
         pytest.skip("only root can become another user, by setpriv")
@@ -111,8 +111,6 @@ async def test_an_ordinary_user_can_have_sandboxes(kind, base, tmp_path, with_ba
         pytest.skip("another user cannot import what this project needs")
     arguments: list[str] = []
     if with_base:
-        for path in (tmp_path, *list(tmp_path.parents)[:2]):
-            path.chmod(0o755)
         for path in (base, *base.rglob("*")):
             os.chown(path, 12345, 12345, follow_symlinks=False)
         arguments = [str(base)]

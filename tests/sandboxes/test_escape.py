@@ -18,11 +18,9 @@ HOLDS = {"bubblewrap": True, "process": False}  # whether the attempts of this f
 
 
 @pytest.fixture
-def secret(tmp_path: Path):
+def secret(public_path: Path):
     """A grader's answer file, as open as a careless grader leaves it."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    path = tmp_path / "answers.txt"
+    path = public_path / "answers.txt"
     path.write_text("the answer is 42\n")
     path.chmod(0o666)
     return path
@@ -79,7 +77,10 @@ def reach(family, address):
             s.connect(address); return True
         except OSError:
             return False
-print(reach(socket.AF_INET, ("127.0.0.1", {tcp.getsockname()[1]})), reach(socket.AF_UNIX, "\\0agent-rl-test-{os.getpid()}"))
+print(
+    reach(socket.AF_INET, ("127.0.0.1", {tcp.getsockname()[1]})),
+    reach(socket.AF_UNIX, "\\0agent-rl-test-{os.getpid()}"),
+)
 """
         async with await opened() as sandbox:
             result = await sandbox.python().run(script)
@@ -116,7 +117,7 @@ async def test_the_first_process_cannot_be_touched(opened, kind):
         pytest.skip("process: what supervises is one of our processes, and process 1 is this machine's")
     async with await opened() as sandbox:
         result = await sandbox.exec(
-            "kill -9 1; kill -STOP 1; cat /proc/1/environ /proc/1/mem /proc/1/maps; ls /proc/1/fd; cat /proc/1/root/etc/x"
+            "kill -9 1; kill -STOP 1; cat /proc/1/environ /proc/1/mem /proc/1/maps; ls /proc/1/fd /proc/1/root"
         )
         assert result.stdout == b"", result
         assert (await sandbox.exec("echo alive")).stdout == b"alive\n"
@@ -141,9 +142,11 @@ def refused(name, *arguments):
     return getattr(libc, name)(*arguments) == -1
 print(*[refused(*call) for call in (
     ("setuid", 0), ("setgid", 0), ("unshare", 0x10000000), ("unshare", 0x20000), ("setns", 0, 0),
-    ("mount", b"none", b"/tmp", b"tmpfs", 0, None), ("ptrace", 16, os.getppid(), 0, 0), ("chroot", b"/tmp"),
-    ("syscall", 321, 0, 0, 0), ("syscall", 323, 0), ("syscall", 425, 8, 0), ("syscall", 250, 0, 0, 0), ("syscall", 298, 0, 0, 0, 0, 0),
-    ("syscall", 56, 0x10000000 | 17, 0, 0, 0, 0), ("syscall", 435, 0, 0), ("socket", 40, 1, 0), ("syscall", 246, 0, 0, 0, 0),
+    ("mount", b"none", b"/tmp", b"tmpfs", 0, None), ("ptrace", 0, 0, 0, 0), ("chroot", b"/tmp"),
+    ("syscall", 321, 0, 0, 0), ("syscall", 323, 0), ("syscall", 425, 8, 0), ("syscall", 250, 0, 0, 0),
+    ("syscall", 298, 0, 0, 0, 0, 0),
+    ("syscall", 56, 0x10000000 | 17, 0, 0, 0, 0), ("syscall", 435, 0, 0), ("socket", 40, 1, 0),
+    ("syscall", 246, 0, 0, 0, 0),
 )])
 """
     if not HOLDS[kind]:

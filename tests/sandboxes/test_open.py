@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import tempfile
 
 import pytest
 
@@ -51,7 +52,7 @@ async def test_auto_falls_back_when_the_strongest_does_not_start(monkeypatch: py
 
 async def test_a_missing_program_is_a_sentence_with_the_fix(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match="'bubblewrap' cannot be used: install bubblewrap.*apt install bubblewrap"):
+    with pytest.raises(UserError, match=r"'bubblewrap' cannot be used: install bubblewrap.*apt install bubblewrap"):
         await open_sandbox(SandboxConfig(kind="bubblewrap"))
 
 
@@ -66,7 +67,7 @@ async def test_other_machines_are_told_what_they_lack(monkeypatch: pytest.Monkey
 async def test_mistakes_are_explained(tmp_path):
     with pytest.raises(UserError, match=r"Unknown sandbox 'bublewrap'\. Did you mean 'bubblewrap'"):
         await open_sandbox(SandboxConfig(kind="bublewrap"))
-    with pytest.raises(UserError, match="base folder .*/nothing of the sandbox is not there"):
+    with pytest.raises(UserError, match=r"base folder .*/nothing of the sandbox is not there"):
         await open_sandbox(SandboxConfig(kind="process", base=tmp_path / "nothing"))
     with pytest.raises(UserError, match="there is no Python /no/python"):
         await open_sandbox(SandboxConfig(kind="process", python="/no/python"))
@@ -76,27 +77,27 @@ async def test_mistakes_are_explained(tmp_path):
         build(SandboxConfig, {"read_only": ["relative"]})
 
 
-async def test_what_cannot_start_says_why_and_leaves_nothing(kind, tmp_path):
+async def test_what_cannot_start_says_why_and_leaves_nothing(kind, tmp_path, monkeypatch: pytest.MonkeyPatch):
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho this python is broken >&2; exit 3\n")
     broken.chmod(0o755)
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    before, make = len(os.listdir("/proc/self/fd")), tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: make(prefix=prefix, dir=tmp_path))
     with pytest.raises(SandboxFailure):
         await open_sandbox(SandboxConfig(kind=kind, python=str(broken)))
-    assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
     with pytest.raises(SandboxFailure, match=r"did not start|not ready"):
         await open_sandbox(SandboxConfig(kind=kind, start_timeout_s=0.001))
+    assert list(tmp_path.iterdir()) == [broken]
 
 
-async def test_read_only_folders_are_shown(tmp_path, monkeypatch: pytest.MonkeyPatch):
+async def test_read_only_folders_are_shown(public_path):
     if problem := BubblewrapSandbox.unavailable(SandboxConfig()):
         pytest.skip(problem)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "data").write_text("given")
-    async with await open_sandbox(SandboxConfig(kind="bubblewrap", read_only=(f"{tmp_path}:/data",))) as sandbox:
+    (public_path / "data").write_text("given")
+    async with await open_sandbox(SandboxConfig(kind="bubblewrap", read_only=(f"{public_path}:/data",))) as sandbox:
         assert (await sandbox.exec("cat /data/data; echo x > /data/data")).stdout == b"given"
-    assert (tmp_path / "data").read_text() == "given"
+    assert (public_path / "data").read_text() == "given"
 
 
 async def test_a_sandbox_with_another_workspace():

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 TASKS = GuessNumber.tasks("train", 24, high=20)
 LIMITS = RolloutLimits(max_turns=8, max_response_tokens=16, max_context_tokens=512)
 HURRY = LIMITS.model_copy(
-    update=dict.fromkeys(("setup_timeout_s", "generation_timeout_s", "step_timeout_s", "close_timeout_s"), 0.05)
+    update=dict.fromkeys(("setup_timeout_s", "generation_timeout_s", "step_timeout_s", "close_timeout_s"), 0.25)
 )
 
 

@@ -5,6 +5,7 @@ Knows files, field paths (`learner.lr`) and how to explain a mistake in one sent
 
 from __future__ import annotations
 
+import inspect
 import json
 import tomllib
 import types
@@ -14,10 +15,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from agent_rl.errors import ConfigError
+from agent_rl.errors import ConfigError, not_found
 
 C = TypeVar("C", bound="Config")
 
@@ -136,3 +137,20 @@ def _leaves(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def bind_options(what: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` as the annotations of the function's keyword-only parameters say. `what` names it in errors.
+
+    Raises `NotFoundError` for an option that it does not have, `ConfigError` for a value that does not fit.
+    """
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    known = {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
+    for option in options:
+        if option not in known:
+            raise not_found(f"option of {what}", option, known)
+    try:
+        return {option: TypeAdapter(known[option]).validate_python(value) for option, value in options.items()}
+    except ValidationError as error:
+        raise ConfigError(f"Bad option of {what}: {error.errors()[0]['msg']}.") from error

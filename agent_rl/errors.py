@@ -124,7 +124,9 @@ class boundary:  # noqa: N801  # used as a function; a class, since a generator 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    names = list(known)
+    longer = [other for other in names if name and other.startswith(name)]
+    near = longer if len(longer) == 1 else difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

@@ -31,7 +31,8 @@ CONFIG = Qwen3Config(
     max_position_embeddings=2048,
     tie_word_embeddings=True,
 )
-LEARNER = LearnerConfig(learning_rate=1e-6, token_budget=4096)
+CLIP = {"clip_low": 0.2, "clip_high": 0.28}
+LEARNER = LearnerConfig(learning_rate=1e-6, token_budget=4096, loss_options=CLIP)
 
 
 def make_rows() -> tuple[list[TrainingRow], list[int]]:
@@ -96,7 +97,7 @@ class PaddedTrainer:
             ).logits[:, :-1]
             logprobs = logits.log_softmax(-1).gather(-1, batch["token_ids_T"].long().unsqueeze(-1)).squeeze(-1)
             ratio = (logprobs - batch["rollout_logprobs_T"]).exp()
-            clipped = ratio.clamp(1 - LEARNER.clip_low, 1 + LEARNER.clip_high)
+            clipped = ratio.clamp(1 - CLIP["clip_low"], 1 + CLIP["clip_high"])
             surrogate = torch.minimum(ratio * batch["advantages_T"], clipped * batch["advantages_T"])
             loss = -(surrogate * batch["weights_T"]).sum() / self.total_weight
             loss.backward()

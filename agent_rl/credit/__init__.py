@@ -6,15 +6,12 @@ of a batch, `CRITIC_ESTIMATORS` all of a batch with a critic's values. Its keywo
 
 from __future__ import annotations
 
-import inspect
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
+from agent_rl.config import bind_options
 from agent_rl.credit.batchwise import lite_ppo, reinforce_pp, reinforce_pp_baseline
 from agent_rl.credit.estimator import (
     Advantages,
@@ -30,7 +27,7 @@ from agent_rl.credit.gae import bi_level_gae, token_gae, turn_gae
 from agent_rl.credit.groups import asymre, dr_grpo, grpo, opmd, rloo, w_reinforce
 from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.credit.turns import gigpo, mt_grpo, return_to_go, rlvmr, roles
-from agent_rl.errors import ConfigError, not_found
+from agent_rl.errors import not_found
 from agent_rl.types import Group
 
 __all__ = [
@@ -113,26 +110,12 @@ def get_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estima
     known = (*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS)
     if name not in known:
         raise not_found("estimator", name, known)
-    signal = _SIGNALS.get(name, has_signal)
+    signal, what = _SIGNALS.get(name, has_signal), f"the estimator {name}"
     if (of_group := GROUP_ESTIMATORS.get(name)) is not None:
-        one = partial(of_group, **_checked(name, of_group, options or {}))
+        one = partial(of_group, **bind_options(what, of_group, options or {}))
         return Estimator(name, False, signal, lambda groups, values: [one(group) for group in groups])
     if (of_batch := BATCH_ESTIMATORS.get(name)) is not None:
-        batch = partial(of_batch, **_checked(name, of_batch, options or {}))
+        batch = partial(of_batch, **bind_options(what, of_batch, options or {}))
         return Estimator(name, False, signal, lambda groups, values: batch(groups))
     with_critic = CRITIC_ESTIMATORS[name]
-    return Estimator(name, True, signal, partial(with_critic, **_checked(name, with_critic, options or {})))
-
-
-def _checked(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as the function's annotations say."""
-    parameters = inspect.signature(function).parameters.values()
-    hints = typing.get_type_hints(function)
-    known = {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY}
-    for option in options:
-        if option not in known:
-            raise not_found(f"option of the estimator {name}", option, known)
-    try:
-        return {option: TypeAdapter(known[option]).validate_python(value) for option, value in options.items()}
-    except ValidationError as error:
-        raise ConfigError(f"Bad option of the estimator {name}: {error.errors()[0]['msg']}.") from error
+    return Estimator(name, True, signal, partial(with_critic, **bind_options(what, with_critic, options or {})))

@@ -21,7 +21,8 @@ class PackedBatch:
     """Documents laid end to end, longest first.
 
     The token `targets_K[k]` is predicted at `sources_K[k]`, the flat position of the token before it in the same
-    document; its weight, advantage and rollout log-prob stand at `k` too. `lengths_D` sums to N.
+    document, whose number is `documents_K[k]`; its weight, advantage and rollout log-prob stand at `k` too.
+    `lengths_D` sums to N.
     """
 
     token_ids_N: IntArray
@@ -32,6 +33,7 @@ class PackedBatch:
     weights_K: FloatArray
     advantages_K: FloatArray
     rollout_logprobs_K: FloatArray
+    documents_K: IntArray
 
 
 def pack(rows: Sequence[TrainingRow], token_budget: int) -> list[PackedBatch]:
@@ -78,4 +80,5 @@ def _concatenate(members: Sequence[tuple[TrainingRow, int]]) -> PackedBatch:
         weights_K=np.concatenate([row.weights_T[t] for row, t in zip(rows, trained, strict=True)]),
         advantages_K=np.concatenate([row.advantages_T[t] for row, t in zip(rows, trained, strict=True)]),
         rollout_logprobs_K=np.concatenate([row.rollout_logprobs_T[t] for row, t in zip(rows, trained, strict=True)]),
+        documents_K=np.repeat(np.arange(len(rows), dtype=np.int32), counts_D),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent_rl.config import Config
 from agent_rl.learner.schedule import Schedule
@@ -23,12 +23,20 @@ class LoraConfig(Config):
 class LearnerConfig(Config):
     """How rows become weights."""
 
-    loss: str = Field(default="ppo_clip", description="Policy loss.")
-    clip_low: float = Field(default=0.2, ge=0, lt=1, description="Ratios are clipped below 1 - clip_low.")
-    clip_high: float = Field(default=0.28, ge=0, description="Ratios are clipped above 1 + clip_high.")
+    loss: str = Field(default="ppo_clip", description="Policy loss: ppo_clip, cispo, gspo or reinforce.")
+    loss_options: dict[str, float] = Field(
+        default_factory=dict[str, float], description="The loss's own options, such as clip_high 0.28."
+    )
     old_logprobs: Literal["rollout", "recompute"] = Field(
         default="rollout",
         description="Ratios against the sampler's log-probs, or the learner's own before the first update.",
+    )
+    correction: str = Field(
+        default="none",
+        description="For a sampler that differs: importance, truncate, mask or mask_rows; needs recomputed log-probs.",
+    )
+    correction_options: dict[str, float] = Field(
+        default_factory=dict[str, float], description="The correction's own options, such as at 2."
     )
     minibatches: int = Field(default=1, ge=1, description="Optimizer steps per pass over a batch.")
     epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
@@ -50,6 +58,12 @@ class LearnerConfig(Config):
         default=False, description="Matrix products in bf16; weights and optimizer keep the model's dtype."
     )
     lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.correction != "none" and self.old_logprobs != "recompute":
+            raise ValueError("a correction compares with recomputed log-probs: set old_logprobs to recompute.")
+        return self
 
     def for_run(self, optimizer_steps: int) -> Self:
         """With an end for a schedule that has none of its own: that of the run."""

@@ -24,6 +24,7 @@ from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.logprobs import PackedTensors, to_tensors, trained_logprobs
 from agent_rl.learner.lora import add_lora, full_weights
 from agent_rl.learner.losses import LossResult, get_loss, k3, nll
+from agent_rl.learner.mismatch import get_correction
 from agent_rl.learner.policy import save_policy
 from agent_rl.learner.schedule import lr_factor
 from agent_rl.seeding import stream
@@ -50,7 +51,8 @@ class Learner:
         self.skipped_steps = 0
         self._temperature = temperature
         self._seed = seed
-        self._loss = get_loss(config.loss)
+        self._loss = get_loss(config.loss, config.loss_options)
+        self._correct = get_correction(config.correction, config.correction_options)
         check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
@@ -155,19 +157,17 @@ class Learner:
             return trained_logprobs(self.model, batch, temperature)
 
     def _policy_objective(self, batch: PackedTensors, logprobs: torch.Tensor) -> LossResult:
-        config, weights = self.config, batch.weights_K
+        weights = batch.weights_K
+        with torch.no_grad():
+            factor = self._correct(batch.old_logprobs_K, batch.rollout_logprobs_K, batch.documents_K)
         result = self._loss(
-            logprobs,
-            batch.old_logprobs_K,
-            batch.advantages_K,
-            weights,
-            clip_low=config.clip_low,
-            clip_high=config.clip_high,
+            logprobs, batch.old_logprobs_K, batch.advantages_K, weights * factor, documents=batch.documents_K
         )
         with torch.no_grad():
             mismatch = {
                 "mismatch_abs": (weights * (logprobs - batch.rollout_logprobs_K).abs()).sum(),
                 "mismatch_k3": (weights * k3(logprobs, batch.rollout_logprobs_K)).sum(),
+                "correction": (weights * factor).sum(),
             }
         return replace(result, metrics={**result.metrics, **mismatch})
 

@@ -33,6 +33,7 @@ class PackedTensors:
     advantages_K: torch.Tensor
     rollout_logprobs_K: torch.Tensor
     old_logprobs_K: torch.Tensor
+    documents_K: torch.Tensor
 
 
 def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1.0) -> PackedTensors:
@@ -55,6 +56,7 @@ def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1
         advantages_K=real(batch.advantages_K),
         rollout_logprobs_K=rollout_logprobs_K,
         old_logprobs_K=rollout_logprobs_K,
+        documents_K=long(batch.documents_K),
     )
 
 

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from agent_rl.errors import NotFoundError
-from agent_rl.learner.losses import get_loss, k3, nll, ppo_clip
+from agent_rl.errors import ConfigError, NotFoundError
+from agent_rl.learner.losses import LOSSES, cispo, get_loss, gspo, k3, nll, ppo_clip, reinforce
+from agent_rl.learner.mismatch import get_correction
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.3}
 
@@ -83,3 +84,114 @@ def test_k3_is_an_unbiased_estimate_of_the_divergence():
 def test_unknown_loss():
     with pytest.raises(NotFoundError, match=r"Unknown loss 'ppo'\. Did you mean 'ppo_clip'\?"):
         get_loss("ppo")
+
+
+DOCUMENTS = torch.arange(50) // 7
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_gradient_equals_finite_differences(name):
+    """Of what each loss differentiates: stopped ratios are held at their value."""
+    logprobs, old, advantages, weights = tokens(50)
+    start = logprobs.clone()
+    loss = get_loss(name)
+
+    def value(p):
+        if name == "cispo":  # its weight does not move with p
+            stopped = (start - old).exp().clamp(0, 5)
+            return -(weights * stopped * advantages * p).sum()
+        if name == "gspo":
+            return _gspo_token_form(p, start, old, advantages, weights)
+        return loss(p, old, advantages, weights, documents=DOCUMENTS).loss
+
+    given = start.clone().requires_grad_()
+    loss(given, old, advantages, weights, documents=DOCUMENTS).loss.backward()
+    numeric = torch.zeros_like(start)
+    for k in range(len(start)):
+        step = torch.zeros_like(start)
+        step[k] = 1e-6
+        numeric[k] = (value(start + step) - value(start - step)) / 2e-6
+    torch.testing.assert_close(given.grad, numeric, atol=1e-8, rtol=1e-5)
+
+
+def _gspo_token_form(p, start, old, advantages, weights, low=3e-4, high=4e-4):
+    loss = 0.0
+    for row in range(int(DOCUMENTS.max()) + 1):
+        inside = row == DOCUMENTS
+        s = (start - old)[inside].mean().exp()
+        for k in inside.nonzero().flatten():
+            ratio = s * (p[k] - start[k]).exp()
+            loss -= weights[k] * torch.minimum(ratio * advantages[k], ratio.clamp(1 - low, 1 + high) * advantages[k])
+    return loss
+
+
+def test_gspo_is_the_sequence_form_when_a_rows_advantages_are_equal():
+    logprobs, old, advantages, _ = tokens(50)
+    advantages = advantages[DOCUMENTS]
+    counts = torch.bincount(DOCUMENTS)
+    weights = (1 / counts[DOCUMENTS] / len(counts)).double()
+    wide = {"clip_low": 0.2, "clip_high": 0.3}
+    p = logprobs.clone().requires_grad_()
+    token_form = gspo(p, old, advantages, weights, documents=DOCUMENTS, **wide).loss
+    token_form.backward()
+    q = logprobs.clone().requires_grad_()
+    rows = []
+    for row in range(len(counts)):
+        inside = row == DOCUMENTS
+        s = (q - old)[inside].mean().exp()
+        a = advantages[inside][0]
+        rows.append(torch.minimum(s * a, s.clamp(0.8, 1.3) * a))
+    sequence_form = -torch.stack(rows).mean()
+    sequence_form.backward()
+    torch.testing.assert_close(token_form, sequence_form)
+    torch.testing.assert_close(p.grad, q.grad)
+
+
+def test_dual_clip_bounds_what_a_bad_action_can_do():
+    p = torch.tensor([math.log(50.0)], requires_grad=True)
+    zero, one = torch.zeros(1), torch.ones(1)
+    plain = ppo_clip(p, zero, -one, one).loss
+    bounded = ppo_clip(p, zero, -one, one, dual_clip=3.0).loss
+    assert plain.item() == pytest.approx(50.0)
+    assert bounded.item() == pytest.approx(3.0)
+    bounded.backward()
+    assert p.grad.item() == 0.0
+
+
+def test_cispo_keeps_the_gradient_of_clipped_tokens():
+    p = torch.tensor([math.log(50.0)], requires_grad=True)
+    zero, one = torch.zeros(1), torch.ones(1)
+    cispo(p, zero, one, one, clip_high=4.0).loss.backward()
+    assert p.grad.item() == pytest.approx(-5.0)
+
+
+def test_reinforce_does_not_look_at_the_sampler():
+    logprobs, old, advantages, weights = tokens()
+    logprobs.requires_grad_()
+    reinforce(logprobs, old, advantages, weights).loss.backward()
+    torch.testing.assert_close(logprobs.grad, -weights * advantages)
+
+
+def test_corrections():
+    rho = torch.tensor([0.1, 1.0, 3.0, 10.0, 1.1, 1.2], dtype=torch.float64)
+    rollout = torch.full_like(rho, -1.0)
+    documents = torch.tensor([0, 0, 0, 0, 1, 1])
+
+    def factor(name, **options):
+        return get_correction(name, options)(rho.log() + rollout, rollout, documents).tolist()
+
+    assert factor("none") == [1.0] * 6
+    assert factor("importance") == pytest.approx(rho.tolist())
+    assert factor("truncate") == pytest.approx([0.1, 1, 2, 2, 1.1, 1.2])
+    assert factor("truncate", at=1.05) == pytest.approx([0.1, 1, 1.05, 1.05, 1.05, 1.05])
+    assert factor("mask") == pytest.approx([0, 1, 3, 0, 1.1, 1.2])
+    assert factor("mask_rows", high=1.3) == pytest.approx([0, 0, 0, 0, 1.1, 1.2])  # 3^(1/4) = 1.32
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(NotFoundError, match=r"option of the loss ppo_clip 'clip_hihg'. Did you mean 'clip_high'\?"):
+        get_loss("ppo_clip", {"clip_hihg": 0.3})
+    with pytest.raises(ConfigError, match="Bad option of the correction mask"):
+        get_correction("mask", {"low": "much"})
+    with pytest.raises(NotFoundError, match="Unknown correction 'icepop'"):
+        get_correction("icepop")

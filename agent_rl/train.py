@@ -120,9 +120,13 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _known_estimator(self) -> Self:
         try:
-            get_estimator(self.estimator, self.estimator_options)
+            estimator = get_estimator(self.estimator, self.estimator_options)
         except UserError as error:  # pydantic explains a `ValueError`
             raise ValueError(str(error)) from error
+        if estimator.needs_values:
+            raise ValueError(
+                f"the estimator {self.estimator} needs a critic, which `train` has none of: take return_to_go."
+            )
         return self
 
 

@@ -38,6 +38,11 @@ class LearnerConfig(Config):
     correction_options: dict[str, float] = Field(
         default_factory=dict[str, float], description="The correction's own options, such as at 2."
     )
+    kl_coefficient: float = Field(
+        default=0.0, ge=0, description="Weight of the divergence from the policy that training began with; 0: none."
+    )
+    kl: str = Field(default="k2", description="Divergence: k2 (reverse KL), k3 (GRPO's), forward or js.")
+    entropy_coefficient: float = Field(default=0.0, description="Weight of the entropy bonus of trained tokens.")
     minibatches: int = Field(default=1, ge=1, description="Optimizer steps per pass over a batch.")
     epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
     token_budget: int = Field(

@@ -22,15 +22,18 @@ from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import pack
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.logprobs import PackedTensors, to_tensors, trained_logprobs
-from agent_rl.learner.lora import add_lora, full_weights
+from agent_rl.learner.lora import add_lora, full_weights, without_lora
 from agent_rl.learner.losses import LossResult, get_loss, k3, nll
 from agent_rl.learner.mismatch import get_correction
+from agent_rl.learner.penalties import get_divergence
+from agent_rl.learner.penalties import k3 as reverse_kl
 from agent_rl.learner.policy import save_policy
 from agent_rl.learner.schedule import lr_factor
 from agent_rl.seeding import stream
 from agent_rl.types import TrainingRow
 
-Objective = Callable[[PackedTensors, torch.Tensor], LossResult]
+Objective = Callable[[PackedTensors, torch.Tensor, torch.Tensor], LossResult]
+"""Of a batch, its log-probs and entropies."""
 
 
 class Learner:
@@ -56,6 +59,8 @@ class Learner:
         check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
+        self._divergence = get_divergence(config.kl)
+        self._reference = self._make_reference() if config.kl_coefficient else None
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = [p for p in self._trainable.values() if p.ndim >= 2]
         vectors = [p for p in self._trainable.values() if p.ndim < 2]
@@ -79,6 +84,8 @@ class Learner:
         with packed_attention(self.model):
             if self.config.old_logprobs == "recompute":
                 minibatches = [[self._with_old_logprobs(batch) for batch in batches] for batches in minibatches]
+            if self._reference is not None:
+                minibatches = [[self._with_reference(batch, self._reference) for batch in m] for m in minibatches]
             reports = [
                 self._optimize(batches, self._policy_objective, self._temperature)
                 for _ in range(self.config.epochs)
@@ -90,7 +97,7 @@ class Learner:
         """One optimizer step of maximum likelihood on the weighted tokens of `rows`."""
         batches = self._pack(rows)
         with packed_attention(self.model):
-            report = self._optimize(batches, lambda batch, logprobs: nll(logprobs, batch.weights_K), temperature=1.0)
+            report = self._optimize(batches, lambda batch, logprobs, _: nll(logprobs, batch.weights_K), temperature=1.0)
         return self._report([report], batches)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -152,11 +159,24 @@ class Learner:
         with torch.no_grad():
             return replace(batch, old_logprobs_K=self._logprobs(batch, self._temperature)[0])
 
-    def _logprobs(self, batch: PackedTensors, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.config.autocast):
-            return trained_logprobs(self.model, batch, temperature)
+    def _make_reference(self) -> PreTrainedModel:
+        """The policy as it is now: the model itself where adapters can be switched off, else a copy."""
+        return self.model if self.config.lora is not None else copy.deepcopy(self.model).requires_grad_(False)
 
-    def _policy_objective(self, batch: PackedTensors, logprobs: torch.Tensor) -> LossResult:
+    def _with_reference(self, batch: PackedTensors, reference: PreTrainedModel) -> PackedTensors:
+        unadapted = without_lora(self.model) if reference is self.model else packed_attention(reference)
+        with torch.no_grad(), unadapted:
+            logprobs, _ = self._logprobs(batch, self._temperature, reference)
+        return replace(batch, reference_logprobs_K=logprobs)
+
+    def _logprobs(
+        self, batch: PackedTensors, temperature: float, model: PreTrainedModel | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.config.autocast):
+            bonus = bool(self.config.entropy_coefficient)
+            return trained_logprobs(model or self.model, batch, temperature, entropy_gradient=bonus)
+
+    def _policy_objective(self, batch: PackedTensors, logprobs: torch.Tensor, entropy: torch.Tensor) -> LossResult:
         weights = batch.weights_K
         with torch.no_grad():
             factor = self._correct(batch.old_logprobs_K, batch.rollout_logprobs_K, batch.documents_K)
@@ -169,7 +189,14 @@ class Learner:
                 "mismatch_k3": (weights * k3(logprobs, batch.rollout_logprobs_K)).sum(),
                 "correction": (weights * factor).sum(),
             }
-        return replace(result, metrics={**result.metrics, **mismatch})
+        loss = result.loss - self.config.entropy_coefficient * (weights * entropy).sum()
+        metrics = {**result.metrics, **mismatch}
+        if batch.reference_logprobs_K is not None:
+            terms = self._divergence(logprobs, batch.reference_logprobs_K)
+            loss = loss + self.config.kl_coefficient * (weights * terms).sum()
+            with torch.no_grad():
+                metrics["reference_kl"] = (weights * reverse_kl(logprobs, batch.reference_logprobs_K)).sum()
+        return LossResult(loss, metrics)
 
     def _optimize(self, batches: Sequence[PackedTensors], objective: Objective, temperature: float) -> dict[str, float]:
         """One optimizer step on the sum of the batches' losses; skipped when the gradient is not finite."""
@@ -177,7 +204,7 @@ class Learner:
         self._optimizer.zero_grad()
         for batch in batches:
             logprobs, entropy = self._logprobs(batch, temperature)
-            result = objective(batch, logprobs)
+            result = objective(batch, logprobs, entropy)
             result.loss.backward()
             sums["loss"] += result.loss.item()
             sums["entropy"] += (batch.weights_K * entropy).sum().item()

@@ -34,6 +34,7 @@ class PackedTensors:
     rollout_logprobs_K: torch.Tensor
     old_logprobs_K: torch.Tensor
     documents_K: torch.Tensor
+    reference_logprobs_K: torch.Tensor | None = None
 
 
 def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1.0) -> PackedTensors:
@@ -61,25 +62,38 @@ def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1
 
 
 def trained_logprobs(
-    model: PreTrainedModel, batch: PackedTensors, temperature: float
+    model: PreTrainedModel, batch: PackedTensors, temperature: float, *, entropy_gradient: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs of the K trained tokens at `temperature`, and the entropy (nats, no gradient) at each."""
+    """Log-probs of the K trained tokens at `temperature`, and the entropy (nats; a gradient only if asked) at each."""
     hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
     hidden_KE = hidden_NE.index_select(0, batch.sources_K)
     head = language_head(model)
     chunk = max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size)
     pairs = list(zip(hidden_KE.split(chunk), batch.targets_K.split(chunk), strict=True))
     if len(pairs) == 1:  # fits as it is: recomputing would only cost time
-        return _head_logprobs(head, hidden_KE, batch.targets_K, temperature)
+        return _head_logprobs(head, hidden_KE, batch.targets_K, temperature, entropy_gradient)
     parts = [
-        checkpoint(_head_logprobs, head, hidden, targets, temperature, use_reentrant=False, preserve_rng_state=False)
+        checkpoint(
+            _head_logprobs,
+            head,
+            hidden,
+            targets,
+            temperature,
+            entropy_gradient,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
         for hidden, targets in pairs
     ]
     return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
 
 def _head_logprobs(
-    head: torch.nn.Module, hidden_KE: torch.Tensor, targets_K: torch.Tensor, temperature: float
+    head: torch.nn.Module,
+    hidden_KE: torch.Tensor,
+    targets_K: torch.Tensor,
+    temperature: float,
+    entropy_gradient: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     logits_KV = head(hidden_KE)
     if logits_KV.dtype != torch.float64:
@@ -87,6 +101,6 @@ def _head_logprobs(
     if temperature != 1.0:  # a pass over all logits, and another in the backward
         logits_KV = logits_KV / temperature
     logprobs_KV = log_softmax(logits_KV, dim=-1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy_K = -(logprobs_KV.exp() * logprobs_KV).sum(-1)
     return logprobs_KV.gather(1, targets_K[:, None]).squeeze(1), entropy_K

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import torch
 from transformers import PreTrainedModel
@@ -36,6 +37,21 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> None:
             raise ConfigError(
                 f"LoRA targets {list(config.targets)} match nothing in {type(model).__name__}."
             ) from error
+
+
+@contextmanager
+def without_lora(model: PreTrainedModel) -> Generator[None]:
+    """The model as it was before its adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def full_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:

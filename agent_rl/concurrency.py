@@ -45,7 +45,7 @@ async def shielded(timeout_s: float) -> AsyncGenerator[None, None]:
         yield
 
 
-def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+def asyncio_loop() -> asyncio.AbstractEventLoop | None:
     """The running loop; `None` under trio."""
     try:
         return asyncio.get_running_loop()
@@ -62,7 +62,7 @@ class Deadline:
 
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
-        self._loop = _asyncio_loop()
+        self._loop = asyncio_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.now: Callable[[], float] = self._loop.time if self._loop else anyio.current_time
         self.at = math.inf

@@ -1,8 +1,9 @@
 """What sandboxes cost: warm leases, actions in live sessions, cold starts, forks, many at once; and a tool's checks.
 
-Beside each figure stands its limit: for an action, one round trip between two processes over a socket; for a start, the
-bare `bwrap true`; for a fork, mount(2) itself is microseconds, so the goal is what a user should not notice. One
-process per call is the usual way to run a tool's code, and what a live session is compared with, interleaved.
+Beside each figure stands its limit, measured here and now: for an action, one round trip over a socket; for a start,
+the same bare interpreter, in the same kind of isolation, that does nothing at all; for a fork, which waits for no
+interpreter, the start of `true`. A start is over when the host may go on, so the first call is timed with it too.
+One process per call is the usual way to run a tool's code, and what a live session is compared with, interleaved.
 
     python benchmarks/sandboxes.py [--image IMAGE]
 """
@@ -10,12 +11,14 @@ process per call is the usual way to run a tool's code, and what a live session 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import shutil
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -23,11 +26,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 from agent_rl import tool
 from agent_rl.concurrency import collect
 from agent_rl.sandbox import Sandbox, SandboxConfig, get_sandbox, open_sandbox
 from agent_rl_sandboxes.pool import SandboxPool
+from agent_rl_sandboxes.supervised import find_python
 
 ACTIONS, STARTS, MANY = 400, 30, 64
 
@@ -38,12 +43,30 @@ async def timed(action: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - began
 
 
-def show(what: str, seconds: float, unit: str, goal: str, limit: str = "") -> None:
-    value = seconds * {"us": 1e6, "ms": 1e3}[unit]
-    print(f"{what:<58}{value:>9.1f} {unit}   goal {goal:<10} {limit}", flush=True)
+def show(what: str, seconds: float, unit: str, goal: str, limit: float, is_what: str) -> None:
+    scale = {"us": 1e6, "ms": 1e3}[unit]
+    value = f"{seconds * scale:>9.1f} {unit}   goal {goal:<10} limit {limit * scale:.1f} {unit} ({is_what})"
+    print(f"{what:<64}{value}", flush=True)
 
 
-def round_trip_us() -> float:
+def python_of(kind: str) -> str:
+    """The interpreter that sandboxes have, which is not always the first in PATH."""
+    return find_python(SandboxConfig(kind=kind)) or sys.executable
+
+
+def bare_start(kind: str) -> float:
+    """The time that a bare interpreter takes where sandboxes of this kind run."""
+    isolation = ["bwrap", "--unshare-all", "--ro-bind", "/", "/"] if kind == "bubblewrap" else []
+    return process_time([*isolation, python_of(kind), "-I", "-S", "-c", "import os; os._exit(0)"])
+
+
+def process_time(command: list[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True)
+    return time.perf_counter() - began
+
+
+def round_trip() -> float:
     """Median of one byte to another thread's socket and back: what no session can be quicker than."""
     here, there = socket.socketpair()
 
@@ -63,7 +86,7 @@ def round_trip_us() -> float:
     thread.join()
     here.close()
     there.close()
-    return 1e6 * statistics.median(times)
+    return statistics.median(times)
 
 
 async def actions(kind: str, sandbox: Sandbox) -> None:
@@ -80,29 +103,37 @@ async def actions(kind: str, sandbox: Sandbox) -> None:
         in_shell.append(await timed(lambda: shell.run("x=2")))
         if index % 10 == 0:
             in_process.append(await timed(lambda: sandbox.exec(["python3", "-c", "x = 1"])))
-    own, limit = statistics.median(in_process), f"limit {round_trip_us():.0f} us (a socket and back)"
-    show(f"{kind}: action in a live Python session, median", statistics.median(in_python), "us", "< 200", limit)
-    show(f"{kind}: action in a live shell session, median", statistics.median(in_shell), "us", "< 200")
-    ratio = own / statistics.median(in_python)
-    show(f"{kind}: the same in a process of its own, median", own, "ms", "", f"{ratio:.0f}x the session's (goal: 20x)")
+    own, limit = statistics.median(in_process), round_trip()
+    session = statistics.median(in_python)
+    show(f"{kind}: action in a live Python session, median", session, "us", "< 200", limit, "a socket and back")
+    show(
+        f"{kind}: action in a live shell session",
+        statistics.median(in_shell),
+        "us",
+        "< 200",
+        limit,
+        "a socket and back",
+    )
+    what = f"{kind}: the same in a process of its own, {own / session:.0f}x (goal: 20x)"
+    show(what, own, "ms", "", process_time([python_of(kind), "-c", "x = 1"]), "without a sandbox")
 
 
 async def starts(kind: str, config: SandboxConfig) -> None:
     cold: list[float] = []
+    with_call: list[float] = []
     bare: list[float] = []
     async with await open_sandbox(config):  # the launcher is there, as in a run
         for _ in range(STARTS):
             began = time.perf_counter()
             sandbox = await open_sandbox(config)
             cold.append(time.perf_counter() - began)
+            await sandbox.exec(["true"])
+            with_call.append(time.perf_counter() - began)
             await sandbox.close()
-            if kind == "bubblewrap":
-                began = time.perf_counter()
-                subprocess.run(["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"], check=True)  # noqa: ASYNC221
-                bare.append(time.perf_counter() - began)
-    limit = f"limit {1e3 * statistics.median(bare):.1f} ms (bwrap true)" if bare else ""
-    goal = {"bubblewrap": "< 15"}.get(kind, "")
-    show(f"{kind}: cold start, median", statistics.median(cold), "ms", goal, limit)
+            bare.append(bare_start(kind))
+    limit, goal = statistics.median(bare), {"bubblewrap": "< 15"}.get(kind, "")
+    show(f"{kind}: cold start, median", statistics.median(cold), "ms", goal, limit, "a bare interpreter's")
+    show(f"{kind}: cold start and first command", statistics.median(with_call), "ms", "", limit, "a bare interpreter's")
 
 
 async def warm(kind: str, config: SandboxConfig) -> None:
@@ -110,14 +141,17 @@ async def warm(kind: str, config: SandboxConfig) -> None:
         while pool.ready < 8:  # noqa: ASYNC110
             await anyio.sleep(0.01)
         waits: list[float] = []
+        switches: list[float] = []
         for _ in range(100):
             while not pool.ready:  # noqa: ASYNC110
                 await anyio.sleep(0.005)
+            switches.append(await timed(lambda: anyio.lowlevel.checkpoint()))
             began = time.perf_counter()
             lease = await pool.acquire()
             waits.append(time.perf_counter() - began)
             await lease.close()
-    show(f"{kind}: warm lease, 99th percentile of 100", sorted(waits)[98], "ms", "< 2")
+    limit = statistics.median(switches)
+    show(f"{kind}: warm lease, 99th percentile of 100", sorted(waits)[98], "ms", "< 2", limit, "a switch of tasks")
 
 
 async def many(kind: str, config: SandboxConfig) -> None:
@@ -128,19 +162,30 @@ async def many(kind: str, config: SandboxConfig) -> None:
 
     began = time.perf_counter()
     await collect([one] * MANY)
-    show(f"{kind}: {MANY} at once, each with a Python session, all", time.perf_counter() - began, "ms", "no error")
+    took = time.perf_counter() - began
+    limit = MANY * bare_start(kind) / (os.cpu_count() or 1)
+    show(f"{kind}: {MANY} at once, each with a Python session", took, "ms", "no error", limit, "bare interpreters")
 
 
 async def forks(kind: str, config: SandboxConfig, tree: Path) -> None:
     times: list[float] = []
+    with_read: list[float] = []
+    limits: list[tuple[float, float]] = []
     async with await open_sandbox(config.model_copy(update={"base": tree, "disk_mb": 512})) as sandbox:
         for _ in range(10):
             began = time.perf_counter()
             fork = await sandbox.fork()
             times.append(time.perf_counter() - began)
             assert await fork.read("d0/f0") == (tree / "d0/f0").read_bytes()
+            with_read.append(time.perf_counter() - began)
             await fork.close()
-    show(f"{kind}: fork of a tree of 200 MB, 2,000 files, median", statistics.median(times), "ms", "< 10")
+            limits.append((process_time(["true"]), bare_start(kind)))
+    start, interpreter = map(statistics.median, zip(*limits, strict=True))
+    show(
+        f"{kind}: fork of 200 MB, 2,000 files, median", statistics.median(times), "ms", "< 10", start, "start of `true`"
+    )
+    what = f"{kind}: the same until its first file is read"
+    show(what, statistics.median(with_read), "ms", "", interpreter, "a bare interpreter's start")
 
 
 def make_tree(folder: Path) -> None:
@@ -163,10 +208,13 @@ def tool_checks() -> None:
         return path
 
     arguments = {"path": "a", "first_line": 3, "tags": ["x", "y"]}
-    began = time.process_time()
-    for _ in range(20_000):
-        example.check(arguments)
-    show("tool: validation of a call, mean", (time.process_time() - began) / 20_000, "us", "< 50")
+    text, took = json.dumps(arguments), list[float]()
+    for check in (lambda: example.check(arguments), lambda: json.loads(text)):
+        began = time.process_time()
+        for _ in range(20_000):
+            check()
+        took.append((time.process_time() - began) / 20_000)
+    show("tool: validation of a call, mean", took[0], "us", "< 50", took[1], "parsing its JSON")
 
 
 async def measure(image: str) -> None:

@@ -41,8 +41,9 @@ def main() -> None:
     _install_programs(root / "programs")
     can_overlay = can_mount and mounts.can_overlay(root)
     place = janitor.Place(root, can_mount, can_overlay)
+    control.send(b"{}")
     try:
-        inetd.serve(control, {"janitor": partial(_janitor, place)}, lambda: None, grace_s=10.0)
+        inetd.serve(control, {"janitor": partial(_janitor, place)}, [], grace_s=10.0)
     finally:
         if can_mount:
             mounts.unmount(root)

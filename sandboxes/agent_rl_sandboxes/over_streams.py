@@ -66,9 +66,12 @@ class StreamSandbox(SandboxBackend):
         }
         connection = await self.connect("exec")
         try:
-            with anyio.fail_after(timeout_s + GRACE_S):
-                most = 2 * (max_output_bytes + _MARGIN_BYTES)
-                answer, blob = await connection.stream.request(request, stdin, max_blob_bytes=most)
+            answer, blob = await connection.stream.request(
+                request,
+                stdin,
+                max_blob_bytes=2 * (max_output_bytes + _MARGIN_BYTES),
+                timeout_s=timeout_s + GRACE_S,
+            )
             stdout, stderr = _split(answer, blob)
             return ExecResult(
                 _optional(answer, "exit_code", int),
@@ -133,8 +136,9 @@ class StreamSandbox(SandboxBackend):
             if self._files is None:
                 self._files = await self.connect("files")
             try:
-                with anyio.fail_after(FILE_TIMEOUT_S):
-                    answer, blob = await self._files.stream.request(request, data, max_blob_bytes=max_blob_bytes)
+                answer, blob = await self._files.stream.request(
+                    request, data, max_blob_bytes=max_blob_bytes, timeout_s=FILE_TIMEOUT_S
+                )
             except BaseException as error:
                 self._files.end()
                 self._files = None
@@ -167,12 +171,13 @@ class StreamSession(Session):
             if self._connection is None:
                 self._connection = await self._sandbox.connect(self._program)
             request = {"timeout_s": timeout_s, "max_output_bytes": max_output_bytes}
-            most = 2 * (max_output_bytes + _MARGIN_BYTES)
             try:
-                with anyio.fail_after(timeout_s + GRACE_S):
-                    answer, blob = await self._connection.stream.request(
-                        request, code.encode("utf-8", "replace"), max_blob_bytes=most
-                    )
+                answer, blob = await self._connection.stream.request(
+                    request,
+                    code.encode("utf-8", "replace"),
+                    max_blob_bytes=2 * (max_output_bytes + _MARGIN_BYTES),
+                    timeout_s=timeout_s + GRACE_S,
+                )
                 result = _session_result(answer, blob, max_output_bytes)
             except (StreamBroken, TimeoutError) as error:
                 self.end()

@@ -11,9 +11,12 @@ import errno
 import os
 import stat
 from itertools import islice
-from typing import Any
 
 from frames import CHUNK_BYTES, LENGTHS, Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _OPENAT2, _RESOLVE_BENEATH, _RESOLVE_NO_MAGICLINKS = 437, 0x08, 0x02
 _SAFE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO must not hold us up

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import os
 import struct
-from typing import Any
+
+TYPE_CHECKING = False  # typing is slow to import, and a sandbox starts no sooner than its imports end
+if TYPE_CHECKING:
+    from typing import Any
 
 LENGTHS = struct.Struct("!IQ")
 MAX_HEADER_BYTES = 16 * 2**20

@@ -15,20 +15,25 @@ import os
 import select
 import signal
 import socket
-import traceback
-from collections.abc import Callable, Mapping
 
 import processes
 
-Program = Callable[[list[int]], None]  # gets the descriptors that came with the request
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Program = Callable[[list[int]], None]  # gets the descriptors that came with the request
 
 
 def serve(
-    control: socket.socket, programs: Mapping[str, Program], on_ready: Callable[[], None], grace_s: float = 0.0
+    control: socket.socket,
+    programs: Mapping[str, Program],
+    chores: Sequence[Callable[[], object]],
+    grace_s: float = 0.0,
 ) -> None:
     """Serve until `control` is closed, then leave the servers `grace_s` to end by themselves.
 
-    `on_ready` runs once, after the host was told that streams are welcome.
+    Each of the `chores` is done once, when there is nothing else to do.
     """
     wake_read, wake_write = os.pipe()
     for fd in (wake_read, wake_write):
@@ -40,10 +45,12 @@ def serve(
     poller = select.poll()
     poller.register(control, select.POLLIN)
     poller.register(wake_read, select.POLLIN)
-    control.send(b'{"ready": true}')
-    on_ready()
+    left = list(chores)
     while True:
-        for fd, _ in poller.poll():
+        ready = poller.poll(0 if left else None)
+        if left and not ready:
+            left.pop(0)()
+        for fd, _ in ready:
             if fd == wake_read:
                 os.read(wake_read, 4096)
                 for pid in processes.reap():
@@ -91,6 +98,8 @@ def _become(program: Program, fds: list[int]) -> None:
         program(fds)
         code = 0
     except BaseException:  # the last frame of this process: the host sees its stream end
+        import traceback
+
         traceback.print_exc()
     finally:
         os._exit(code)

@@ -15,31 +15,33 @@ import select
 import signal
 import sys
 import time
-from typing import Any, Protocol
 
 import processes
 from frames import Ended, Stream
 
+TYPE_CHECKING = False
 INTERRUPT_GRACE_S = 1.0
 IDLE_BYTES = 65536  # what background jobs may print between two runs
 
+if TYPE_CHECKING:
+    from typing import Any, Protocol
 
-class Worker(Protocol):
-    """A program in its own process group, with pipes to the keeper. A session has `replies`, a command has `stdin`."""
+    class Worker(Protocol):
+        """A program in its own process group, with pipes to the keeper. A session has `replies`, a command `stdin`."""
 
-    pid: int
-    stdin: int | None
-    stdout: int
-    stderr: int
-    replies: int | None
+        pid: int
+        stdin: int | None
+        stdout: int
+        stderr: int
+        replies: int | None
 
-    def submit(self, code: bytes) -> None:
-        """Start what `code` says."""
-        ...
+        def submit(self, code: bytes) -> None:
+            """Start what `code` says."""
+            ...
 
-    def reply(self) -> dict[str, Any]:
-        """What came of it, once `replies` is readable. Raises what it likes when the program misbehaves."""
-        ...
+        def reply(self) -> dict[str, Any]:
+            """What came of it, once `replies` is readable. Raises what it likes when the program misbehaves."""
+            ...
 
 
 class Output:
@@ -200,26 +202,31 @@ class Keeper:
 
 
 def keep(program: str, stream: Stream, settings: dict[str, Any]) -> None:
-    """Serve `stream` with one of the programs. What they import is imported here: a session pays for it once."""
-    from command import CannotStart, Command
-    from files import serve_files
-    from python_session import PythonWorker
-    from shell_session import ShellWorker
-
+    """Serve `stream` with one of the programs, which is imported here unless the supervisor has done it before."""
     processes.adopt_orphans()
     processes.offer_to_out_of_memory()
     try:
         if program == "files":
+            from files import serve_files
+
             serve_files(stream, settings)
         elif program == "exec":
+            from command import CannotStart, Command
+
             request, stdin = stream.receive()
             try:
                 worker = Command(request, bool(stdin), settings)
             except CannotStart as error:
                 return stream.send(error.answer, error.message)
             Keeper(stream, worker).run(request, stdin)
+        elif program == "python":
+            from python_session import PythonWorker
+
+            Keeper(stream, PythonWorker(settings)).serve()
         else:
-            Keeper(stream, PythonWorker(settings) if program == "python" else ShellWorker(settings)).serve()
+            from shell_session import ShellWorker
+
+            Keeper(stream, ShellWorker(settings)).serve()
     except Ended:
         pass
     finally:

@@ -16,10 +16,13 @@ import struct
 import sys
 import traceback
 import types
-from typing import Any
 
 import processes
 from frames import Ended, Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SIZE = struct.Struct("!I")
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import Any
 
 from command import BASH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _CODE_FD, _REPLY_FD = 200, 201
 _SET_UP = b"set +m +H; PS1= PS2= PROMPT_COMMAND=; unset HISTFILE; exec 2>&202 202>&-\n"

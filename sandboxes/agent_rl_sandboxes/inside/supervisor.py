@@ -14,12 +14,15 @@ import signal
 import socket
 import sys
 from functools import partial
-from typing import Any
 
 import inetd
 import keeper
 import processes
 from frames import Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def main() -> None:
@@ -37,17 +40,20 @@ def main() -> None:
     programs = {name: partial(_keep, name, settings) for name in ("exec", "python", "shell", "files")}
     control = socket.socket(fileno=3)
     control.set_inheritable(False)
-    inetd.serve(control, programs, partial(_import, settings))
+    modules = ("command", "files", "shell_session")
+    inetd.serve(control, programs, [*(partial(importlib.import_module, name) for name in modules), _prepare_python])
 
 
 def _keep(program: str, settings: dict[str, Any], fds: list[int]) -> None:
+    if program == "python":
+        _prepare_python()
     keeper.keep(program, Stream(fds[0]), settings)
 
 
-def _import(settings: dict[str, Any]) -> None:
-    """What sessions need, once for all of them."""
-    import site
+def _prepare_python() -> None:
+    """What Python sessions need, once for all of them."""
+    if "site" not in sys.modules:
+        import site
 
-    site.main()
-    for module in ("command", "files", "python_session", "shell_session"):
-        importlib.import_module(module)
+        site.main()
+    importlib.import_module("python_session")

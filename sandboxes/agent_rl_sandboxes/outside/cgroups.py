@@ -61,9 +61,10 @@ class Groups:
         return taken
 
     def enter(self) -> None:
-        """Move the calling process in."""
+        """Move the calling process in, which has one thread."""
         for folder in self.folders:
-            (folder / "cgroup.procs").write_text("0")
+            threads = folder / "tasks"  # version 1: to move just oneself takes no lock on all processes, nor 20 ms
+            (threads if threads.exists() else folder / "cgroup.procs").write_text("0")
 
     def remove(self) -> bool:
         """Remove the groups, once no process is left in them; False when one could not be."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 IMAGE = "agent-rl-test:1"
 PROGRAMS = (
-    "basename bash cat chmod cp dd dirname echo env false find grep head id kill ln ls mkdir mkfifo mknod mount mv nohup "
-    "pgrep printf ps pwd python3 readlink rm sed seq setsid sh sleep sort stat stdbuf su sudo tail tar tee test timeout "
-    "touch tr true umount uname unshare wc whoami xargs yes"
+    "basename bash cat chmod cp dd dirname echo env false find grep head id kill ln ls mkdir mkfifo mknod mount mv "
+    "nohup pgrep printf ps pwd python3 readlink rm sed seq setsid sh sleep sort stat stdbuf su sudo tail tar tee test "
+    "timeout touch tr true umount uname unshare wc whoami xargs yes"
 ).split()
 
 

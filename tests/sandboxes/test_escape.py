@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 pytestmark = pytest.mark.anyio
-HOLDS = {"bubblewrap": True, "process": False}  # whether the attempts of this file are in vain
+HOLDS = {"bubblewrap": True, "docker": True, "process": False}  # whether the attempts of this file are in vain
 
 
 @pytest.fixture
@@ -85,6 +85,8 @@ print(
         async with await opened() as sandbox:
             result = await sandbox.python().run(script)
             assert result.stdout == f"{not HOLDS[kind]} {not HOLDS[kind]}\n", result
+        if kind == "docker":
+            return  # it has no other network to give
         async with await opened(network=True) as sandbox:
             assert (await sandbox.python().run(script)).stdout.startswith("True"), (
                 "a network that is asked for is there"

@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
@@ -61,10 +62,11 @@ def children(pid: int) -> list[int]:
                 found += map(int, file.read().split())
         return found
     except OSError:  # gone, or a kernel without that file
-        return [child for child in _processes() if _parent(child) == pid]
+        return [child for child in everything() if _parent(child) == pid]
 
 
-def _processes() -> list[int]:
+def everything() -> list[int]:
+    """All processes."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
@@ -89,23 +91,28 @@ def descendants(pid: int) -> list[int]:
 def end_descendants(timeout_s: float = 5.0) -> dict[int, int]:
     """Kill everything below this process and collect it: pid to wait status. Raises `TimeoutError`.
 
-    First all are stopped, until a look finds none that is not: a fork bomb cannot run away from that.
+    A fork bomb cannot run away from that, see `kill_all`.
     """
     deadline = time.monotonic() + timeout_s
     ended = reap()
     while has_children():
         if time.monotonic() > deadline:
             raise TimeoutError("processes survive being killed")
-        stopped: set[int] = set()
-        while fresh := set(descendants(os.getpid())) - stopped:
-            for pid in fresh:
-                send_signal(pid, signal.SIGSTOP)
-            stopped |= fresh
-        for pid in stopped:
-            send_signal(pid, signal.SIGKILL)
+        kill_all(lambda: set(descendants(os.getpid())))
         time.sleep(0.0002)
         ended.update(reap())
     return ended
+
+
+def kill_all(find: Callable[[], set[int]]) -> None:
+    """Kill what `find` finds. First all are stopped, until a look finds none that is not."""
+    stopped: set[int] = set()
+    while fresh := find() - stopped:
+        for pid in fresh:
+            send_signal(pid, signal.SIGSTOP)
+        stopped |= fresh
+    for pid in stopped:
+        send_signal(pid, signal.SIGKILL)
 
 
 def end_children(grace_s: float) -> None:

@@ -10,6 +10,7 @@ the host gives up. It lives as long as the stream that it reads: if we are kille
 
 from __future__ import annotations
 
+import functools
 import io
 import secrets
 import socket
@@ -27,6 +28,7 @@ import anyio
 from agent_rl.concurrency import in_thread, shielded
 from agent_rl.errors import SandboxFailure, UserError
 from agent_rl.sandbox import ExecResult, Guarantee, Guarantees, SandboxConfig
+from agent_rl_sandboxes import seccomp
 from agent_rl_sandboxes.over_streams import Connection, Program, StreamSandbox
 from agent_rl_sandboxes.streams import HostStream, StreamBroken
 
@@ -48,8 +50,12 @@ _KEEP = """
 import os, runpy, sys
 os.environ.pop("HOSTNAME", None)
 sys.path.insert(0, {folder!r})
+import processes
+if {is_filtered}:
+    processes.filter_system_calls({folder!r} + "/filter-" + os.uname().machine)
 runpy.run_module("keeper", run_name="__main__")
 """
+_LEAST_CLOSE_S = 5.0  # what had too little time to start must be removed all the same
 _SENTRY_THREADS = 512  # gVisor's own threads count as the container's
 _HEADER = struct.Struct(">BxxxL")  # of a piece of a stream: which output, how long
 
@@ -118,7 +124,8 @@ class DockerSandbox(StreamSandbox):
         self._python = config.python or "python3"
         self._making = threading.Lock()  # held by the thread that makes the container, or removes it
         self._life: _DaemonStream | None = None  # the container ends with it
-        self._is_filtered = False
+        self._asking = anyio.Lock()
+        self._is_filtered = config.runtime != "runsc"  # gVisor is a kernel of its own
         self._warnings = ""  # of the daemon: limits that it cannot keep
         self._closed = False
 
@@ -164,14 +171,13 @@ class DockerSandbox(StreamSandbox):
         return sandbox
 
     async def _start(self) -> None:
-        programs = _tar(_INSIDE, "*.py", _for_everyone)
+        programs = _programs()
         life = await _blocking(partial(self._make, _FIRST.format(folder=_PROGRAMS, size=len(programs))))
         try:
             await life.send(programs)
-            answer = await life.read(len("done2"))
+            await life.read(len("done"))
         except StreamBroken as error:
             raise self._unusable() from error
-        self._is_filtered = answer == b"done2"
 
     def _make(self, first: str) -> _DaemonStream:
         """Make the container and start it. If we are cancelled, this thread goes on, and `_remove` waits for it."""
@@ -250,7 +256,7 @@ class DockerSandbox(StreamSandbox):
             packed = await parent.exec(["tar", "-C", "/", "-cf", "-", *places], max_output_bytes=most)
             await self._unpack(_checked(packed, "packed"), "/")
         elif self._config.base is not None:
-            packed = await in_thread(partial(_tar, self._config.base, "*"))
+            packed = await in_thread(partial(_tar, self._config.base))
             await self._unpack(packed, self._config.workspace)
 
     async def _unpack(self, packed: bytes, folder: str) -> None:
@@ -268,7 +274,7 @@ class DockerSandbox(StreamSandbox):
             return
         self._closed = True
         self.hang_up()
-        async with shielded(self._config.start_timeout_s):
+        async with shielded(max(self._config.start_timeout_s, _LEAST_CLOSE_S)):
             await _blocking(self._remove)
 
     def _remove(self) -> None:
@@ -301,7 +307,8 @@ class DockerSandbox(StreamSandbox):
         assert self._life is not None
         token, is_given_up = secrets.token_hex(8), threading.Event()
         give_up = partial(self._life.tell, token)
-        command = [self._python, "-I", "-c", _KEEP.format(folder=_PROGRAMS), program, token]
+        keep = _KEEP.format(folder=_PROGRAMS, is_filtered=self._is_filtered)
+        command = [self._python, "-I", "-c", keep, program, token]
         try:
             with anyio.fail_after(self._config.start_timeout_s):
                 return _Exec(await _blocking(partial(self._exec, command, is_given_up)), give_up)
@@ -335,15 +342,26 @@ class DockerSandbox(StreamSandbox):
         if self._life.has_ended():
             raise _died()
 
+    async def confirm_alive(self) -> None:
+        """See `StreamSandbox.confirm_alive`. A dying container's streams end in any order: ask its first process."""
+        self.check_alive()
+        assert self._life is not None
+        try:
+            async with self._asking:
+                with anyio.fail_after(self._config.start_timeout_s, shield=True):  # else an answer would be left over
+                    await self._life.send(b"\n")
+                    await self._life.read(1)
+        except (StreamBroken, TimeoutError) as error:
+            raise _died() from error
+
     @property
     def guarantees(self) -> Guarantees:
         """See `Sandbox.guarantees`. The daemon warns of limits that its machine does not have."""
         config, warnings = self._config, self._warnings.lower()
         by = f"container ({config.runtime})" if config.runtime else "container"
-        is_gvisor = config.runtime == "runsc"
         pids = config.max_processes
         return Guarantees(
-            filesystem=Guarantee(True, f"{by}: the image, read-only; workspace, home and /tmp of its own"),
+            filesystem=Guarantee(True, f"{by}: the image and /sys, read-only; workspace, home and /tmp of its own"),
             network=Guarantee(True, "a network namespace with nothing in it"),
             processes=Guarantee("pids" not in warnings, f"process namespace, at most {pids}; all die with it"),
             memory=Guarantee("memory" not in warnings, f"{config.memory_mb} MB, control group, no swap"),
@@ -352,8 +370,10 @@ class DockerSandbox(StreamSandbox):
             time=Guarantee(True, "killed at the deadline; the container's first process, out of reach, sees to it"),
             users=Guarantee(True, "a user of its own that owns nothing, no capabilities, no new privileges"),
             system_calls=Guarantee(
-                is_gvisor or self._is_filtered,
-                "gVisor's own kernel" if is_gvisor else "Docker's filter" if self._is_filtered else "not filtered",
+                True,
+                "seccomp filter: no mounts, namespaces, tracing, keys, modules, io_uring, bpf; and Docker's"
+                if self._is_filtered
+                else "gVisor's own kernel",
             ),
         )
 
@@ -390,24 +410,34 @@ async def _blocking(call: Callable[[], T]) -> T:
 
 def _image(client: DockerClient, image: str) -> str:
     """The id of an image, built if it is a folder. Raises `UserError` when there is none."""
-    from docker.errors import APIError, BuildError, ImageNotFound
+    from docker.errors import ImageNotFound
 
     if Path(image).is_dir():
         if not (Path(image) / "Dockerfile").is_file():
             raise UserError(
                 f"The folder {image} has no Dockerfile to build an image from: write one, or name an image."
             )
-        try:
-            built, _ = client.images.build(path=image, network_mode="none", rm=True)
-        except (BuildError, APIError) as error:
-            raise UserError(f"The image of {image} cannot be built, mend its Dockerfile: {error}.") from error
-        return str(built.id)
+        return _build(client, image)
     try:
         return str(client.images.get(image).id)
     except ImageNotFound as error:
         raise UserError(
             f"There is no image {image!r} here: docker pull {image}, or give a folder with a Dockerfile."
         ) from error
+
+
+def _build(client: DockerClient, folder: str) -> str:
+    """Build an image, without network. What is built already is not built again."""
+    from docker.errors import APIError
+
+    try:
+        log = list(client.api.build(path=folder, network_mode="none", rm=True, forcerm=True, decode=True))
+        problem = next((str(line["error"]) for line in log if "error" in line), "")
+    except APIError as error:
+        log, problem = [], str(error)
+    if problem:
+        raise UserError(f"The image of {folder} cannot be built, mend its Dockerfile: {problem}.")
+    return next(str(line["aux"]["ID"]) for line in log if "aux" in line)
 
 
 def _own(response: Any) -> socket.socket:
@@ -419,20 +449,26 @@ def _own(response: Any) -> socket.socket:
     return own
 
 
-def _tar(folder: Path, pattern: str, change: Callable[[tarfile.TarInfo], tarfile.TarInfo] | None = None) -> bytes:
+def _tar(folder: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for path in sorted(folder.glob(pattern)):
-            tar.add(path, path.name, filter=change)
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
     return packed.getvalue()
 
 
-def _for_everyone(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Root's, readable by all, whoever we are and whatever our umask is."""
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = "root"
-    entry.mode = 0o644
-    return entry
+@functools.cache
+def _programs() -> bytes:
+    """A tar of what runs inside, and of the filters of system calls: root's, readable by all, whoever we are."""
+    files = {path.name: path.read_bytes() for path in sorted(_INSIDE.glob("*.py"))}
+    files |= {f"filter-{machine}": seccomp.program(machine) for machine in seccomp.MACHINES}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def _checked(result: ExecResult, what: str) -> bytes:

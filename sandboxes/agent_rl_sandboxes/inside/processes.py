@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 import time
 from collections.abc import Callable
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _FILTER = 4, 22, 36, 2
 
 
 def adopt_orphans() -> None:
@@ -26,8 +27,16 @@ def hide_memory(hidden: bool = True) -> None:
     _prctl(_PR_SET_DUMPABLE, 0 if hidden else 1)
 
 
-def _prctl(option: int, value: int) -> None:
-    if _LIBC.prctl(option, value, 0, 0, 0):
+def filter_system_calls(path: str) -> None:
+    """Install the filter in a file (`struct sock_filter` after another) for this process and all that it starts."""
+    with open(path, "rb") as file:
+        data = file.read()
+    instructions = ctypes.create_string_buffer(data, len(data))
+    _prctl(_PR_SET_SECCOMP, _FILTER, struct.pack("@HP", len(data) // 8, ctypes.addressof(instructions)))
+
+
+def _prctl(option: int, value: int, more: bytes | None = None) -> None:
+    if _LIBC.prctl(option, value, more, 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 

@@ -178,14 +178,22 @@ async def test_programs_are_no_user_of_the_host(opened, kind, tmp_path):
         await sandbox.exec("sleep 20 & echo $!; sleep 0.5", timeout_s=5)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(sandbox.exec, "exec -a agent-rl-uid-probe sleep 5")
-            await anyio.sleep(0.3)
-            pid = int(subprocess.run(["pgrep", "-f", "^agent-rl-uid-probe"], capture_output=True, check=True).stdout)
+            with anyio.fail_after(10):
+                while not (found := _pids("^agent-rl-uid-probe")):
+                    await anyio.sleep(0.05)
+            (pid,) = found
             owner = Path(f"/proc/{pid}").stat().st_uid
             tasks.cancel_scope.cancel()
     if os.getuid() == 0:
         assert (owner > 1_000_000_000) is HOLDS[kind]
     else:
         assert owner == os.getuid()
+
+
+def _pids(pattern: str) -> list[int]:
+    return [
+        int(pid) for pid in subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False).stdout.split()
+    ]
 
 
 async def test_symlinks_do_not_lead_the_host_astray(opened, kind, secret):

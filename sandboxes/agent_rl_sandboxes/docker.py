@@ -56,6 +56,7 @@ if {is_filtered}:
 runpy.run_module("keeper", run_name="__main__")
 """
 _LEAST_CLOSE_S = 5.0  # what had too little time to start must be removed all the same
+_CPU_PERIOD_US = 100_000
 _SENTRY_THREADS = 512  # gVisor's own threads count as the container's
 _HEADER = struct.Struct(">BxxxL")  # of a piece of a stream: which output, how long
 
@@ -224,7 +225,8 @@ class DockerSandbox(StreamSandbox):
                 network_mode="none",
                 mem_limit=memory,
                 memswap_limit=memory,
-                nano_cpus=int(config.cpus * 1e9),
+                cpu_period=_CPU_PERIOD_US,  # not nano_cpus: more processors than there are would be refused
+                cpu_quota=max(1000, int(config.cpus * _CPU_PERIOD_US)),
                 pids_limit=pids,
                 read_only=True,
                 shm_size=f"{config.disk_mb}m",

@@ -33,7 +33,7 @@ def daemon(docker_host: str):
 
 
 def _containers(client: docker.DockerClient) -> set[str]:
-    return {entry["Id"] for entry in client.api.containers(all=True, filters={"label": "agent-rl"})}
+    return {entry["Id"] for entry in client.api.containers(all=True)}
 
 
 def of(**options: object) -> SandboxConfig:

@@ -31,7 +31,8 @@ def docker_daemon(folder: Path):
     options = "--iptables=false --ip-forward=false --ip-masq=false --bridge=none --storage-driver=overlay2".split()
     places = ["-H", url, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "-p", f"{folder}/pid"]
     with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(["dockerd", *places, *options], stdout=log, stderr=log, start_new_session=True)
+        start = ["setpriv", "--pdeathsig", "TERM", "dockerd"]  # a suite that is killed leaves no daemon
+        daemon = subprocess.Popen([*start, *places, *options], stdout=log, stderr=log, start_new_session=True)
     try:
         _wait_for(folder / "docker.sock", daemon, folder / "log")
         import_image(url)

@@ -35,6 +35,8 @@ class SandboxDoctorConfig(Config):
     """Try to break out of the sandboxes of this machine, and tell which guarantees hold."""
 
     kind: str | None = Field(default=None, description="Backend to examine, or auto; all of them if not given.")
+    image: str = Field(default="", description="Image for the backends that need one (docker): its name, or a folder.")
+    runtime: str = Field(default="", description="Runtime of those backends, such as runsc (gVisor).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +61,31 @@ class SandboxReport:
 def run(config: SandboxDoctorConfig) -> list[SandboxReport]:
     """What `agent-rl doctor sandbox` does. Raises `UserError` when the backend that was asked for does not work."""
     if config.kind is None:
-        return anyio.run(_all)
-    report = anyio.run(examine, config.kind)
+        return anyio.run(_all, config)
+    report = anyio.run(examine, config.kind, config.image, config.runtime)
     if report.problem:
         raise UserError(f"The sandbox {config.kind!r} does not work on this machine: {report.problem}")
     return [report]
 
 
-async def _all() -> list[SandboxReport]:
+async def _all(config: SandboxDoctorConfig) -> list[SandboxReport]:
     kinds = sorted(sandboxes(), key=lambda kind: -get_sandbox(kind).strength())
-    reports = [await examine(kind) for kind in kinds]
+    reports: list[SandboxReport] = []
+    for kind in kinds:
+        options = {"image": config.image, "runtime": config.runtime}
+        takes_them = get_sandbox(kind).unavailable(SandboxConfig.model_validate(options)) is None
+        reports.append(await examine(kind, **options if takes_them else {}))
     if all(report.problem for report in reports):
         found = "; ".join(f"{report.kind}: {report.problem}" for report in reports) or "none is installed"
         raise UserError(f"No sandbox works on this machine: {found}")
     return reports
 
 
-async def examine(kind: str) -> SandboxReport:
+async def examine(kind: str, image: str = "", runtime: str = "") -> SandboxReport:
     """Open a sandbox and attack it."""
-    limits = SandboxConfig(kind=kind, memory_mb=192, disk_mb=32, max_file_mb=16, cpus=0.5, max_processes=48)
+    limits = SandboxConfig(memory_mb=192, disk_mb=32, max_file_mb=16, cpus=0.5, max_processes=48)
     try:
-        sandbox = await open_sandbox(limits)
+        sandbox = await open_sandbox(limits.model_copy(update={"kind": kind, "image": image, "runtime": runtime}))
     except (UserError, SandboxFailure) as error:
         return SandboxReport(kind, problem=str(error))
     async with sandbox:

@@ -1,18 +1,22 @@
-"""Containers of a Docker daemon: any image with a Python and a shell, a system of its own, optionally under gVisor.
+"""Containers of a Docker daemon: any image with a Python and a bash, a system of its own, optionally under gVisor.
 
 Untrusted programs get a read-only root file system, no network, no capabilities and no way to new privileges;
 workspace, home and /tmp are in memory. Programs are reached over streams of `docker exec`, whose keeper is copied in,
 so that the daemon may be on another machine.
 
-A container lives as long as the stream that its first process reads: if we are killed, the daemon ends and removes it.
+The first process (`inside/container.py`) is the container's root, out of reach of the programs, and ends those that
+the host gives up. It lives as long as the stream that it reads: if we are killed, it ends, and the daemon removes all.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import secrets
 import socket
 import struct
 import tarfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -24,6 +28,7 @@ import anyio
 from agent_rl.concurrency import in_thread, shielded
 from agent_rl.errors import SandboxFailure, UserError
 from agent_rl.sandbox import ExecResult, Guarantee, Guarantees, SandboxConfig
+from agent_rl_sandboxes import seccomp
 from agent_rl_sandboxes.over_streams import Connection, Program, StreamSandbox
 from agent_rl_sandboxes.streams import HostStream, StreamBroken
 
@@ -32,26 +37,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _PROGRAMS, _HOME = "/run/agent-rl", "/home/agent"
-_USER = "1000:1000"
+_FIRST_UID = 1_000_000_000  # from here on users own nothing on any host
 _INSIDE = Path(__file__).with_name("inside")
-_UNPACK = """
-import compileall, sys, tarfile
-tarfile.open(fileobj=sys.stdin.buffer, mode="r|").extractall({folder!r})
+_FIRST = """
+import compileall, io, runpy, sys, tarfile
+tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read({size}))).extractall({folder!r})
 compileall.compile_dir({folder!r}, quiet=2)
-print("done")
+sys.path.insert(0, {folder!r})
+runpy.run_module("container", run_name="__main__")
 """
 _KEEP = """
 import os, runpy, sys
 os.environ.pop("HOSTNAME", None)
 sys.path.insert(0, {folder!r})
+import processes
+if {is_filtered}:
+    processes.filter_system_calls({folder!r} + "/filter-" + os.uname().machine)
 runpy.run_module("keeper", run_name="__main__")
 """
+_LEAST_CLOSE_S = 5.0  # what had too little time to start must be removed all the same
+_CPU_PERIOD_US = 100_000
 _SENTRY_THREADS = 512  # gVisor's own threads count as the container's
 _HEADER = struct.Struct(">BxxxL")  # of a piece of a stream: which output, how long
 
 
-class _ExecStream(HostStream):
-    """The stream of an exec: what it writes comes in pieces with headers, standard error among them."""
+class _DaemonStream(HostStream):
+    """A container's program: what it writes comes in pieces with headers, standard error among them."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
@@ -62,6 +73,20 @@ class _ExecStream(HostStream):
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         self.close()
+
+    def tell(self, line: str) -> None:
+        """Send a short line, without waiting. The program may be gone."""
+        with suppress(OSError):
+            self._socket.send(f"{line}\n".encode())
+
+    def has_ended(self) -> bool:
+        """Whether the program is gone."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def _accept(self, data: bytes) -> None:
         self._pieces += data
@@ -78,25 +103,31 @@ class _ExecStream(HostStream):
 class _Exec(Connection):
     """A program that was started by `docker exec`."""
 
-    def __init__(self, stream: _ExecStream) -> None:
+    def __init__(self, stream: _DaemonStream, give_up: Callable[[], None]) -> None:
         self.stream = stream
-        self._hang_up = stream.hang_up
+        self._hang_up, self._give_up = stream.hang_up, give_up
 
     def end(self) -> None:
-        """See `Connection.end`: the keeper sees the end of its input and ends all that it started."""
+        """See `Connection.end`: its keeper sees the end of its input; if it cannot, the first process ends it."""
         self._hang_up()
+        self._give_up()
 
 
 class DockerSandbox(StreamSandbox):
     """A container."""
 
-    def __init__(self, config: SandboxConfig, client: DockerClient) -> None:
+    def __init__(self, config: SandboxConfig) -> None:
         super().__init__()
         self._config = config
-        self._client = client
-        self._container = ""
-        self._life: socket.socket | None = None  # the container ends with it
+        self._client: DockerClient | None = None
+        self._name = f"agent-rl-{secrets.token_hex(8)}"  # chosen here, so that it can be removed whatever happens
+        self._user = "{0}:{0}".format(_FIRST_UID + secrets.randbelow(_FIRST_UID))
         self._python = config.python or "python3"
+        self._making = threading.Lock()  # held by the thread that makes the container, or removes it
+        self._life: _DaemonStream | None = None  # the container ends with it
+        self._asking = anyio.Lock()
+        self._is_filtered = config.runtime != "runsc"  # gVisor is a kernel of its own
+        self._warnings = ""  # of the daemon: limits that it cannot keep
         self._closed = False
 
     @classmethod
@@ -127,7 +158,7 @@ class DockerSandbox(StreamSandbox):
 
     @classmethod
     async def _open(cls, config: SandboxConfig, parent: DockerSandbox | None) -> Self:
-        sandbox = cls(config, await _client())
+        sandbox = cls(config)
         try:
             with anyio.fail_after(config.start_timeout_s):
                 await sandbox._start()
@@ -135,59 +166,89 @@ class DockerSandbox(StreamSandbox):
         except BaseException as error:
             await sandbox.close()
             if isinstance(error, TimeoutError):
-                message = f"A container did not start in {config.start_timeout_s:g} s."
+                message = f"A container did not start in {config.start_timeout_s:g} s: raise start_timeout_s."
                 raise SandboxFailure(message, kind="timeout") from error
             raise
         return sandbox
 
     async def _start(self) -> None:
-        image = await _blocking(partial(_image, self._client, self._config.image))
-        # Cancelled in between, the thread goes on; what it made is removed by the daemon, whose stream then closes.
-        self._container, self._life = await _blocking(partial(self._create, image))
-        await self._run_as_root(_UNPACK.format(folder=_PROGRAMS), _tar(_INSIDE, "*.py"))
+        programs = _programs()
+        life = await _blocking(partial(self._make, _FIRST.format(folder=_PROGRAMS, size=len(programs))))
+        try:
+            await life.send(programs)
+            await life.read(len("done"))
+        except StreamBroken as error:
+            raise self._unusable() from error
 
-    def _create(self, image: str) -> tuple[str, socket.socket]:
-        config, api = self._config, self._client.api
+    def _make(self, first: str) -> _DaemonStream:
+        """Make the container and start it. If we are cancelled, this thread goes on, and `_remove` waits for it."""
+        with self._making:
+            if self._closed:
+                raise SandboxFailure("This sandbox is closed.", kind="closed", retryable=False)
+            self._client = _connect()
+            api = self._client.api
+            options = self._options(_image(self._client, self._config.image), first)
+            self._warnings = " ".join(api.create_container(**options)["Warnings"] or ())
+            streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+            self._life = _DaemonStream(_own(api.attach_socket(self._name, streams)))
+            try:
+                api.start(self._name)
+            except Exception as error:
+                if "executable file not found" in str(error) or "no such file or directory" in str(error):
+                    raise self._unusable() from error
+                raise
+            return self._life
+
+    def _options(self, image: str, first: str) -> dict[str, Any]:
+        """The container that the daemon is asked for."""
+        assert self._client is not None
+        config, uid = self._config, self._user.partition(":")[0]
         pids = max(config.max_processes, _SENTRY_THREADS) if config.runtime == "runsc" else config.max_processes
-        memory = config.memory_mb * 2**20
-        in_memory = f"rw,nosuid,nodev,exec,uid=1000,gid=1000,mode=0755,size={config.disk_mb}m"
-        container: str = api.create_container(
-            image,
-            ["cat"],
-            stdin_open=True,
-            entrypoint="",
-            user=_USER,
-            working_dir=config.workspace,
-            network_disabled=True,
-            environment={"HOME": _HOME, "TMPDIR": "/tmp", "USER": "agent", "LANG": "C.UTF-8", **config.environment},
-            labels={"agent-rl": "sandbox"},
-            host_config=api.create_host_config(
+        memory, file_bytes = config.memory_mb * 2**20, config.max_file_mb * 2**20
+        in_memory = f"rw,nosuid,nodev,exec,uid={uid},gid={uid},mode=0755,size={config.disk_mb}m"
+        return {
+            "name": self._name,
+            "image": image,
+            "command": [self._python, "-I", "-c", first],
+            "stdin_open": True,
+            "entrypoint": "",
+            "user": "0:0",
+            "working_dir": config.workspace,
+            "network_disabled": True,
+            "environment": {
+                **{"HOME": _HOME, "TMPDIR": "/tmp", "USER": "agent", "LANG": "C.UTF-8"},
+                **config.environment,
+            },
+            "labels": {"agent-rl": "sandbox"},
+            "host_config": self._client.api.create_host_config(
                 auto_remove=True,
                 network_mode="none",
                 mem_limit=memory,
                 memswap_limit=memory,
-                nano_cpus=int(config.cpus * 1e9),
+                cpu_period=_CPU_PERIOD_US,  # not nano_cpus: more processors than there are would be refused
+                cpu_quota=max(1000, int(config.cpus * _CPU_PERIOD_US)),
                 pids_limit=pids,
                 read_only=True,
+                shm_size=f"{config.disk_mb}m",
                 tmpfs={config.workspace: in_memory, _HOME: in_memory, "/tmp": in_memory, _PROGRAMS: "rw,mode=0755"},
                 cap_drop=["ALL"],
+                cap_add=["KILL"],  # for the first process, whose user is another than the programs'
                 security_opt=["no-new-privileges"],
-                init=True,
                 runtime=config.runtime or None,
                 ulimits=[
-                    {"Name": "fsize", "Soft": config.max_file_mb * 2**20, "Hard": config.max_file_mb * 2**20},
+                    {"Name": "fsize", "Soft": file_bytes, "Hard": file_bytes},
                     {"Name": "nofile", "Soft": 4096, "Hard": 4096},
                     {"Name": "core", "Soft": 0, "Hard": 0},
                 ],
             ),
-        )["Id"]
-        try:
-            life = api.attach_socket(container, {"stdin": 1, "stream": 1})
-            api.start(container)
-        except BaseException:
-            api.remove_container(container, force=True)
-            raise
-        return container, _own(life)
+        }
+
+    def _unusable(self) -> SandboxFailure:
+        return SandboxFailure(
+            f"The image {self._config.image!r} cannot be used: it needs {self._python} 3.9 or newer, tar and bash.",
+            kind="image",
+            retryable=False,
+        )
 
     async def _fill(self, parent: DockerSandbox | None) -> None:
         """The workspace's first content: of the base folder, or all that a parent wrote."""
@@ -197,7 +258,7 @@ class DockerSandbox(StreamSandbox):
             packed = await parent.exec(["tar", "-C", "/", "-cf", "-", *places], max_output_bytes=most)
             await self._unpack(_checked(packed, "packed"), "/")
         elif self._config.base is not None:
-            packed = await in_thread(partial(_tar, self._config.base, "*"))
+            packed = await in_thread(partial(_tar, self._config.base))
             await self._unpack(packed, self._config.workspace)
 
     async def _unpack(self, packed: bytes, folder: str) -> None:
@@ -215,14 +276,25 @@ class DockerSandbox(StreamSandbox):
             return
         self._closed = True
         self.hang_up()
-        async with shielded(self._config.start_timeout_s):
+        async with shielded(max(self._config.start_timeout_s, _LEAST_CLOSE_S)):
+            await _blocking(self._remove)
+
+    def _remove(self) -> None:
+        """Remove the container, in a thread, which goes on if nobody waits for it any more."""
+        from docker.errors import APIError
+
+        with self._making:
+            if self._client is None:
+                return
             try:
-                if self._container:
-                    await _blocking(partial(_remove, self._client, self._container))
+                self._client.api.remove_container(self._name, force=True)
+            except APIError as error:
+                if error.status_code not in (404, 409):  # it is not there, or on its way out with its first process
+                    raise
             finally:
                 if self._life is not None:
-                    self._life.close()
-                await in_thread(self._client.close)
+                    self._life.hang_up()
+                self._client.close()
 
     # --- streams ---
 
@@ -234,75 +306,93 @@ class DockerSandbox(StreamSandbox):
     async def connect(self, program: Program) -> Connection:
         """See `StreamSandbox.connect`."""
         self.check_alive()
-        return await self._exec([self._python, "-I", "-c", _KEEP.format(folder=_PROGRAMS), program], _USER)
-
-    async def _exec(self, command: list[str], user: str) -> _Exec:
-        api = self._client.api
-
-        def start() -> socket.socket:
-            made = api.exec_create(self._container, command, stdin=True, user=user, workdir=self._config.workspace)
-            return _own(api.exec_start(made["Id"], socket=True))
-
-        with anyio.fail_after(self._config.start_timeout_s):
-            return _Exec(_ExecStream(await _blocking(start)))
-
-    async def _run_as_root(self, code: str, stdin: bytes) -> None:
-        """Run Python as the container's root, whose files programs cannot change. It ends with its input."""
-        program = await self._exec([self._python, "-I", "-c", code], "0:0")
+        assert self._life is not None
+        token, is_given_up = secrets.token_hex(8), threading.Event()
+        give_up = partial(self._life.tell, token)
+        keep = _KEEP.format(folder=_PROGRAMS, is_filtered=self._is_filtered)
+        command = [self._python, "-I", "-c", keep, program, token]
         try:
-            await program.stream.send(stdin)
-            if await program.stream.read(4) != b"done":
-                raise StreamBroken("it failed")
-        except StreamBroken as error:
-            raise SandboxFailure(
-                f"The image {self._config.image!r} cannot be used: it needs {self._python} 3.9 or newer, tar and bash.",
-                kind="image",
-                retryable=False,
-            ) from error
-        finally:
-            program.end()
+            with anyio.fail_after(self._config.start_timeout_s):
+                return _Exec(await _blocking(partial(self._exec, command, is_given_up)), give_up)
+        except BaseException as error:
+            is_given_up.set()  # if the program has not started yet, its thread hangs up; else the first process ends it
+            give_up()
+            if isinstance(error, TimeoutError):
+                raise SandboxFailure("The Docker daemon did not start a program in time.", kind="timeout") from error
+            raise
+
+    def _exec(self, command: list[str], is_given_up: threading.Event) -> _DaemonStream:
+        from docker.errors import APIError
+
+        assert self._client is not None
+        api = self._client.api
+        try:
+            made = api.exec_create(self._name, command, stdin=True, user=self._user, workdir=self._config.workspace)
+            stream = _DaemonStream(_own(api.exec_start(made["Id"], socket=True)))
+        except APIError as error:
+            if error.status_code in (404, 409):  # there is no such container, or it does not run
+                raise _died() from error
+            raise
+        if is_given_up.is_set():
+            stream.hang_up()
+        return stream
 
     def check_alive(self) -> None:
         """See `Sandbox.check_alive`."""
         if self._closed or self._life is None:
             raise SandboxFailure("This sandbox is closed.", kind="closed", retryable=False)
+        if self._life.has_ended():
+            raise _died()
+
+    async def confirm_alive(self) -> None:
+        """See `StreamSandbox.confirm_alive`. A dying container's streams end in any order: ask its first process."""
+        self.check_alive()
+        assert self._life is not None
         try:
-            if not self._life.recv(1, socket.MSG_PEEK):
-                raise SandboxFailure("The container has died.", kind="died")
-        except BlockingIOError:
-            pass
-        except ConnectionResetError as error:
-            raise SandboxFailure("The container has died.", kind="died") from error
+            async with self._asking:
+                with anyio.fail_after(self._config.start_timeout_s, shield=True):  # else an answer would be left over
+                    await self._life.send(b"\n")
+                    await self._life.read(1)
+        except (StreamBroken, TimeoutError) as error:
+            raise _died() from error
 
     @property
     def guarantees(self) -> Guarantees:
-        """See `Sandbox.guarantees`."""
-        config = self._config
+        """See `Sandbox.guarantees`. The daemon warns of limits that its machine does not have."""
+        config, warnings = self._config, self._warnings.lower()
         by = f"container ({config.runtime})" if config.runtime else "container"
+        pids = config.max_processes
         return Guarantees(
-            filesystem=Guarantee(True, f"{by}: the image, read-only; workspace, home and /tmp of its own"),
+            filesystem=Guarantee(True, f"{by}: the image and /sys, read-only; workspace, home and /tmp of its own"),
             network=Guarantee(True, "a network namespace with nothing in it"),
-            processes=Guarantee(True, f"process namespace, at most {config.max_processes}; all die with it"),
-            memory=Guarantee(True, f"{config.memory_mb} MB, control group, no swap"),
-            disk=Guarantee(True, f"file systems in memory of {config.disk_mb} MB each"),
-            cpu=Guarantee(True, f"{config.cpus:g} processors"),
-            time=Guarantee(True, "at its deadline a call is given up; what fights back ends with the container"),
-            users=Guarantee(True, "user 1000, no capabilities, no new privileges"),
+            processes=Guarantee("pids" not in warnings, f"process namespace, at most {pids}; all die with it"),
+            memory=Guarantee("memory" not in warnings, f"{config.memory_mb} MB, control group, no swap"),
+            disk=Guarantee(True, f"file systems in memory of {config.disk_mb} MB each, counted there too"),
+            cpu=Guarantee("cpu" not in warnings, f"{config.cpus:g} processors, control group"),
+            time=Guarantee(True, "killed at the deadline; the container's first process, out of reach, sees to it"),
+            users=Guarantee(True, "a user of its own that owns nothing, no capabilities, no new privileges"),
             system_calls=Guarantee(
-                True, "gVisor's own kernel" if config.runtime == "runsc" else "Docker's default seccomp filter"
+                True,
+                "seccomp filter: no mounts, namespaces, tracing, keys, modules, io_uring, bpf; and Docker's"
+                if self._is_filtered
+                else "gVisor's own kernel",
             ),
         )
+
+
+def _died() -> SandboxFailure:
+    return SandboxFailure("The container has died: its first process was killed or ended.", kind="died")
 
 
 # --- the daemon -----------------------------------------------------------------------------------------------------
 
 
-async def _client() -> DockerClient:
+def _connect() -> DockerClient:
     import docker
     from docker.errors import DockerException
 
     try:
-        return await in_thread(partial(docker.from_env, timeout=60))
+        return docker.from_env(timeout=60)
     except DockerException as error:
         raise UserError(
             "The Docker daemon cannot be reached: start it, and set DOCKER_HOST if it is not at its usual place."
@@ -310,7 +400,7 @@ async def _client() -> DockerClient:
 
 
 async def _blocking(call: Callable[[], T]) -> T:
-    """A call of the SDK, whose failures are the sandbox's."""
+    """Calls of the SDK, in a thread; their failures are the sandbox's."""
     from docker.errors import DockerException
     from requests.exceptions import RequestException
 
@@ -322,14 +412,14 @@ async def _blocking(call: Callable[[], T]) -> T:
 
 def _image(client: DockerClient, image: str) -> str:
     """The id of an image, built if it is a folder. Raises `UserError` when there is none."""
-    from docker.errors import BuildError, ImageNotFound
+    from docker.errors import ImageNotFound
 
-    if (Path(image) / "Dockerfile").is_file():
-        try:
-            built, _ = client.images.build(path=image, network_mode="none", rm=True)
-        except BuildError as error:
-            raise UserError(f"The image of {image!r} cannot be built: {error}.") from error
-        return str(built.id)
+    if Path(image).is_dir():
+        if not (Path(image) / "Dockerfile").is_file():
+            raise UserError(
+                f"The folder {image} has no Dockerfile to build an image from: write one, or name an image."
+            )
+        return _build(client, image)
     try:
         return str(client.images.get(image).id)
     except ImageNotFound as error:
@@ -338,33 +428,48 @@ def _image(client: DockerClient, image: str) -> str:
         ) from error
 
 
-def _remove(client: DockerClient, container: str) -> None:
-    from docker.errors import APIError, NotFound
+def _build(client: DockerClient, folder: str) -> str:
+    """Build an image, without network. What is built already is not built again."""
+    from docker.errors import APIError
 
     try:
-        client.api.remove_container(container, force=True)
-    except NotFound:
-        pass
+        log = list(client.api.build(path=folder, network_mode="none", rm=True, forcerm=True, decode=True))
+        problem = next((str(line["error"]) for line in log if "error" in line), "")
     except APIError as error:
-        if error.status_code != 409:  # its removal is under way, since its first process has ended
-            raise
+        log, problem = [], str(error)
+    if problem:
+        raise UserError(f"The image of {folder} cannot be built, mend its Dockerfile: {problem}.")
+    return next(str(line["aux"]["ID"]) for line in log if "aux" in line)
 
 
 def _own(response: Any) -> socket.socket:
-    """The bare socket of a stream of the SDK's, non-blocking and ours alone."""
+    """The bare socket of a stream of the SDK's, ours alone."""
     bare: socket.socket = response._sock
     own = bare.dup()
     response.close()
     bare.close()
-    own.setblocking(False)
     return own
 
 
-def _tar(folder: Path, pattern: str) -> bytes:
+def _tar(folder: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for path in sorted(folder.glob(pattern)):
+        for path in sorted(folder.iterdir()):
             tar.add(path, path.name)
+    return packed.getvalue()
+
+
+@functools.cache
+def _programs() -> bytes:
+    """A tar of what runs inside, and of the filters of system calls: root's, readable by all, whoever we are."""
+    files = {path.name: path.read_bytes() for path in sorted(_INSIDE.glob("*.py"))}
+    files |= {f"filter-{machine}": seccomp.program(machine) for machine in seccomp.MACHINES}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
 
 

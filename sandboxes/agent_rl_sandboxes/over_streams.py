@@ -46,6 +46,10 @@ class StreamSandbox(SandboxBackend):
     async def connect(self, program: Program) -> Connection:
         """Start `program` inside. Raises `SandboxFailure` when the sandbox is closed or dead."""
 
+    async def confirm_alive(self) -> None:
+        """As `check_alive`, when a stream has broken: where the cause shows later than that, it is waited for."""
+        self.check_alive()
+
     async def exec(
         self,
         command: str | Sequence[str],
@@ -82,7 +86,7 @@ class StreamSandbox(SandboxBackend):
                 float(_field(answer, "duration_s", (int, float))),
             )
         except (StreamBroken, TimeoutError) as error:
-            self.check_alive()
+            await self.confirm_alive()
             late = isinstance(error, TimeoutError)
             return ExecResult(None, b"", b"", timed_out=late, truncated=False, duration_s=timeout_s if late else 0.0)
         finally:
@@ -143,7 +147,7 @@ class StreamSandbox(SandboxBackend):
                 self._files.end()
                 self._files = None
                 if isinstance(error, StreamBroken | TimeoutError):
-                    self.check_alive()
+                    await self.confirm_alive()
                     raise SandboxFailure(f"A file operation failed: {error or 'timeout'}.", kind="files") from error
                 raise
         if number := answer.get("errno"):
@@ -181,7 +185,7 @@ class StreamSession(Session):
                 result = _session_result(answer, blob, max_output_bytes)
             except (StreamBroken, TimeoutError) as error:
                 self.end()
-                self._sandbox.check_alive()
+                await self._sandbox.confirm_alive()
                 return SessionResult("", "", timed_out=isinstance(error, TimeoutError), state_lost=True)
             except BaseException:
                 self.end()

@@ -246,12 +246,12 @@ class Lease(Sandbox):
         return await self._sandbox.list(path, max_entries=max_entries)
 
     def python(self) -> Session:
-        """See `Sandbox.python`."""
-        return self._sandbox.python()
+        """See `Sandbox.python`. Of a closed one: its runs fail, not this."""
+        return self._leased.python()
 
     def shell(self) -> Session:
-        """See `Sandbox.shell`."""
-        return self._sandbox.shell()
+        """See `Sandbox.shell`. Of a closed one: its runs fail, not this."""
+        return self._leased.shell()
 
     async def fork(self) -> Lease:
         """See `Sandbox.fork`. The pool owns the fork as well."""

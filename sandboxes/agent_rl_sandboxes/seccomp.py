@@ -12,6 +12,7 @@ import functools
 import struct
 from collections.abc import Sequence
 
+MACHINES = ("x86_64", "aarch64")
 _X86_64, _AARCH64 = 0xC000003E, 0xC00000B7
 _X32_BIT = 0x40000000
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -47,13 +48,13 @@ Instruction = tuple[int, int, int, int]
 
 def supports(machine: str) -> bool:
     """Whether there is a filter for this machine (`platform.machine()`)."""
-    return machine in ("x86_64", "aarch64")
+    return machine in MACHINES
 
 
 @functools.cache
 def program(machine: str) -> bytes:
     """The filter for `x86_64` or `aarch64`, as the kernel and `bwrap --seccomp` read it."""
-    column = ("x86_64", "aarch64").index(machine)
+    column = MACHINES.index(machine)
     return assemble([*_head(column), *_rules(column), (_RETURN, 0, 0, _ALLOW)])
 
 

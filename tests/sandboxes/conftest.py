@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent_rl.sandbox import Sandbox, SandboxConfig, get_sandbox, open_sandbox
-from tests.sandboxes.docker_daemon import IMAGE, docker_daemon
-
-KINDS = ("process", "bubblewrap", "docker")
+from tests.sandboxes.docker_daemon import docker_daemon
+from tests.sandboxes.kinds import KINDS, image_of
 
 
 @pytest.fixture(scope="session")
@@ -26,13 +25,9 @@ def docker_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def kind(request: pytest.FixtureRequest) -> str:
     if request.param == "docker":
         request.getfixturevalue("docker_host")
-    if problem := get_sandbox(request.param).unavailable(SandboxConfig(image=_image(request.param))):
+    if problem := get_sandbox(request.param).unavailable(SandboxConfig(image=image_of(request.param))):
         pytest.skip(f"{request.param}: {problem}")
     return request.param
-
-
-def _image(kind: str) -> str:
-    return IMAGE if kind == "docker" else ""
 
 
 @pytest.fixture
@@ -50,6 +45,6 @@ def opened(kind: str) -> Callable[..., Awaitable[Sandbox]]:
     """Opens a sandbox of the kind: `await opened(memory_mb=64)`."""
 
     async def open_one(**options: object) -> Sandbox:
-        return await open_sandbox(SandboxConfig.model_validate({"kind": kind, "image": _image(kind), **options}))
+        return await open_sandbox(SandboxConfig.model_validate({"kind": kind, "image": image_of(kind), **options}))
 
     return open_one

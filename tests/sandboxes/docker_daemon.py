@@ -3,11 +3,12 @@
 import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 IMAGE = "agent-rl-test:1"
@@ -30,29 +31,32 @@ def docker_daemon(folder: Path):
     options = "--iptables=false --ip-forward=false --ip-masq=false --bridge=none --storage-driver=overlay2".split()
     places = ["-H", url, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "-p", f"{folder}/pid"]
     with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(["dockerd", *places, *options], stdout=log, stderr=log, start_new_session=True)
+        start = ["setpriv", "--pdeathsig", "TERM", "dockerd"]  # a suite that is killed leaves no daemon
+        daemon = subprocess.Popen([*start, *places, *options], stdout=log, stderr=log, start_new_session=True)
     try:
-        _import_image(url, daemon, folder / "log")
+        _wait_for(folder / "docker.sock", daemon, folder / "log")
+        import_image(url)
         yield url
     finally:
         daemon.terminate()
         daemon.wait(30)
 
 
-def _import_image(url: str, daemon: subprocess.Popen, log: Path) -> None:
-    import docker
-
+def _wait_for(path: Path, daemon: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + 60
     while True:
-        try:
-            client = docker.DockerClient(base_url=url, timeout=120)
-            client.ping()
-            break
-        except docker.errors.DockerException:
-            if daemon.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"dockerd does not start: {log.read_text()[-500:]}") from None
-            time.sleep(0.2)
-    with closing(client):
+        with socket.socket(socket.AF_UNIX) as sock, suppress(OSError):
+            return sock.connect(str(path))
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"dockerd does not start: {log.read_text()[-500:]}")
+        time.sleep(0.1)
+
+
+def import_image(url: str) -> None:
+    """Make `IMAGE` known to the daemon at `url`."""
+    import docker
+
+    with closing(docker.DockerClient(base_url=url, timeout=120)) as client:
         client.api.import_image_from_data(_file_system(), repository=IMAGE.split(":")[0], tag="1")
 
 
@@ -87,7 +91,4 @@ def _file_system() -> bytes:
 
 
 if __name__ == "__main__":
-    import docker
-
-    with closing(docker.DockerClient(base_url=sys.argv[1])) as client:
-        client.api.import_image_from_data(_file_system(), repository=IMAGE.split(":")[0], tag="1")
+    import_image(sys.argv[1])

@@ -11,6 +11,8 @@ from pathlib import Path
 import anyio.to_thread
 import pytest
 
+from tests.sandboxes.kinds import supervised_only
+
 pytestmark = pytest.mark.anyio
 
 
@@ -54,6 +56,7 @@ async def test_many_from_one_base_do_not_meet(opened, base):
 
 
 @pytest.mark.slow
+@supervised_only
 async def test_forking_a_large_tree_is_quick(opened, tmp_path):
     """A fork costs what was written since, not what is there."""
     for number in range(1000):
@@ -93,6 +96,7 @@ anyio.run(main, sys.argv[1])
 
 
 @pytest.mark.slow
+@supervised_only
 @pytest.mark.parametrize("with_base", [False, True])
 async def test_an_ordinary_user_can_have_sandboxes(kind, base, public_path, with_base):
     """The same without any privilege: limits by rlimit where control groups are root's."""
@@ -123,6 +127,7 @@ async def test_an_ordinary_user_can_have_sandboxes(kind, base, public_path, with
     assert (base / "private").read_text() == "mine\n"
 
 
+@supervised_only
 async def test_without_mounts_a_base_is_copied(opened, kind, base, monkeypatch: pytest.MonkeyPatch):
     """In a container that may not mount, folders and copies do the same, less quickly."""
     from agent_rl_sandboxes import launching

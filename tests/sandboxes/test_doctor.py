@@ -8,6 +8,7 @@ from agent_rl.cli import main
 from agent_rl.doctor.sandbox import ATTACKS, broken_promises, examine
 from agent_rl.sandbox import Guarantee, Guarantees
 from agent_rl_sandboxes.process import ProcessSandbox
+from tests.sandboxes.kinds import image_of
 
 
 def test_every_guarantee_is_attacked():
@@ -16,10 +17,10 @@ def test_every_guarantee_is_attacked():
 
 @pytest.mark.anyio
 async def test_probes_tell_what_holds(kind):
-    report = await examine(kind)
+    report = await examine(kind, image_of(kind))
     held = {probe.name for probe in report.probes if probe.held}
     assert report.guarantees is not None
-    if kind == "bubblewrap":
+    if kind != "process":
         assert {"filesystem", "network", "processes", "users", "system_calls", "time"} <= held
     else:
         assert not {"filesystem", "network", "processes", "time"} & held
@@ -33,8 +34,18 @@ async def test_probes_tell_what_holds(kind):
 
 def test_the_command(capsys: pytest.CaptureFixture[str], kind, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert main(["doctor", "sandbox", "--kind", kind]) == 0
+    for name in set(ATTACKS) - {"filesystem"}:
+        monkeypatch.delitem(ATTACKS, name)
+    assert main(["doctor", "sandbox", "--kind", kind, "--image", image_of(kind)]) == 0
     assert "filesystem" in capsys.readouterr().out
+
+
+def test_without_an_image_docker_says_why(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("agent_rl.doctor.sandbox.ATTACKS", {})
+    assert main(["doctor", "sandbox"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("docker: ")]
+    assert line.startswith("docker: does not work. The sandbox 'docker' cannot be used: it needs an image: set `image`")
 
 
 def test_a_backend_that_does_not_work_is_one_sentence(

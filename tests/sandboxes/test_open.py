@@ -13,12 +13,13 @@ from agent_rl.sandbox import SandboxConfig, get_sandbox, open_sandbox, sandboxes
 from agent_rl_sandboxes import bubblewrap
 from agent_rl_sandboxes.bubblewrap import BubblewrapSandbox
 from agent_rl_sandboxes.process import ProcessSandbox
+from tests.sandboxes.kinds import supervised_only
 
 pytestmark = pytest.mark.anyio
 
 
 def test_the_shipped_backends_are_declared():
-    assert {"bubblewrap", "process"} <= set(sandboxes())
+    assert {"bubblewrap", "docker", "process"} <= set(sandboxes())
     assert get_sandbox("process") is ProcessSandbox
     assert get_sandbox("bubblewrap").strength() > get_sandbox("process").strength()
 
@@ -77,6 +78,7 @@ async def test_mistakes_are_explained(tmp_path):
         build(SandboxConfig, {"read_only": ["relative"]})
 
 
+@supervised_only
 async def test_what_cannot_start_says_why_and_leaves_nothing(kind, tmp_path, monkeypatch: pytest.MonkeyPatch):
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho this python is broken >&2; exit 3\n")

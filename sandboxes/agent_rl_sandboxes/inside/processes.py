@@ -9,10 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 import time
+from collections.abc import Callable
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _FILTER = 4, 22, 36, 2
 
 
 def adopt_orphans() -> None:
@@ -25,8 +27,16 @@ def hide_memory(hidden: bool = True) -> None:
     _prctl(_PR_SET_DUMPABLE, 0 if hidden else 1)
 
 
-def _prctl(option: int, value: int) -> None:
-    if _LIBC.prctl(option, value, 0, 0, 0):
+def filter_system_calls(path: str) -> None:
+    """Install the filter in a file (`struct sock_filter` after another) for this process and all that it starts."""
+    with open(path, "rb") as file:
+        data = file.read()
+    instructions = ctypes.create_string_buffer(data, len(data))
+    _prctl(_PR_SET_SECCOMP, _FILTER, struct.pack("@HP", len(data) // 8, ctypes.addressof(instructions)))
+
+
+def _prctl(option: int, value: int, more: bytes | None = None) -> None:
+    if _LIBC.prctl(option, value, more, 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
@@ -61,10 +71,11 @@ def children(pid: int) -> list[int]:
                 found += map(int, file.read().split())
         return found
     except OSError:  # gone, or a kernel without that file
-        return [child for child in _processes() if _parent(child) == pid]
+        return [child for child in everything() if _parent(child) == pid]
 
 
-def _processes() -> list[int]:
+def everything() -> list[int]:
+    """All processes."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
@@ -89,23 +100,28 @@ def descendants(pid: int) -> list[int]:
 def end_descendants(timeout_s: float = 5.0) -> dict[int, int]:
     """Kill everything below this process and collect it: pid to wait status. Raises `TimeoutError`.
 
-    First all are stopped, until a look finds none that is not: a fork bomb cannot run away from that.
+    A fork bomb cannot run away from that, see `kill_all`.
     """
     deadline = time.monotonic() + timeout_s
     ended = reap()
     while has_children():
         if time.monotonic() > deadline:
             raise TimeoutError("processes survive being killed")
-        stopped: set[int] = set()
-        while fresh := set(descendants(os.getpid())) - stopped:
-            for pid in fresh:
-                send_signal(pid, signal.SIGSTOP)
-            stopped |= fresh
-        for pid in stopped:
-            send_signal(pid, signal.SIGKILL)
+        kill_all(lambda: set(descendants(os.getpid())))
         time.sleep(0.0002)
         ended.update(reap())
     return ended
+
+
+def kill_all(find: Callable[[], set[int]]) -> None:
+    """Kill what `find` finds. First all are stopped, until a look finds none that is not."""
+    stopped: set[int] = set()
+    while fresh := find() - stopped:
+        for pid in fresh:
+            send_signal(pid, signal.SIGSTOP)
+        stopped |= fresh
+    for pid in stopped:
+        send_signal(pid, signal.SIGKILL)
 
 
 def end_children(grace_s: float) -> None:

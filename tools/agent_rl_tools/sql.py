@@ -8,6 +8,8 @@ since a transaction that was declared read-only can be declared otherwise by the
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +26,7 @@ MAX_VALUE_BYTES = 100_000
 MAX_SQL_BYTES = 20_000
 SQLITE_READS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _END_TIMEOUT_S = 5.0
+_INTERRUPT_EVERY_S = 0.02
 
 
 class SqlTools(Toolset):
@@ -65,17 +68,16 @@ class SqlTools(Toolset):
         async with self._lock:
             if self._connection is None:
                 self._connection = await in_thread(partial(_open, self._engine))
-            connection = self._connection
+            connection, ended = self._connection, threading.Event()
             try:
                 with anyio.move_on_after(self._timeout_s):
-                    return await in_thread(partial(_rolled_back, connection, read))
-                raise ToolError(f"The query was stopped: it ran longer than {self._timeout_s:g} s.")
-            except BaseException as error:
-                if not isinstance(error, ToolError) or "stopped" in str(error):
+                    return await in_thread(partial(_rolled_back, connection, read, ended))
+            finally:
+                if not ended.is_set():
                     self._connection = None
                     async with shielded(_END_TIMEOUT_S):
-                        await in_thread(partial(_interrupt, self._engine, connection))
-                raise
+                        await in_thread(partial(_interrupt, self._engine, connection, ended))
+            raise ToolError(f"The query was stopped: it ran longer than {self._timeout_s:g} s.")
 
 
 def _open(engine: Engine) -> Connection:
@@ -105,7 +107,7 @@ def _authorize(action: int, first: str | None, second: str | None, *_: str | Non
 _LOOKING = {"table_info", "table_xinfo", "foreign_key_list", "index_list", "index_info", "table_list", "database_list"}
 
 
-def _rolled_back(connection: Connection, read: Callable[[Connection], str]) -> str:
+def _rolled_back(connection: Connection, read: Callable[[Connection], str], ended: threading.Event) -> str:
     try:
         with connection.begin() as transaction:
             try:
@@ -116,6 +118,8 @@ def _rolled_back(connection: Connection, read: Callable[[Connection], str]) -> s
         if error.connection_invalidated:
             raise ToolFailure(f"The database went away: {error.orig}", kind="connection") from error
         raise ToolError(explain(str(error.orig))) from error
+    finally:
+        ended.set()
 
 
 def explain(message: str) -> str:
@@ -170,16 +174,21 @@ def _table(inspector: Any, name: str, kind: str) -> str:
     return f"{kind} {name} ({', '.join(parts)})"
 
 
-def _interrupt(engine: Engine, connection: Connection) -> None:
-    """End the statement that runs, from another thread, and give the connection up."""
+def _interrupt(engine: Engine, connection: Connection, ended: threading.Event) -> None:
+    """End what runs in another thread, and give the connection up.
+
+    Again and again: it may have been between two statements, or not have begun.
+    """
     driver: Any = connection.connection.driver_connection
-    if engine.dialect.name in ("mysql", "mariadb"):
-        with engine.connect() as other:
-            other.execute(text(f"KILL QUERY {int(driver.thread_id())}"))
-    else:
-        for method in ("interrupt", "cancel"):  # sqlite3 and DuckDB; psycopg
-            if hasattr(driver, method):
-                getattr(driver, method)()
-                break
+    interrupt: Callable[[], None] | None = getattr(driver, "interrupt", None) or getattr(driver, "cancel", None)
+    until = time.monotonic() + _END_TIMEOUT_S
+    while time.monotonic() < until:
+        if engine.dialect.name in ("mysql", "mariadb"):
+            with engine.connect() as other:
+                other.execute(text(f"KILL QUERY {int(driver.thread_id())}"))
+        elif interrupt is not None:  # sqlite3 and DuckDB have the one, psycopg the other
+            interrupt()
+        if ended.wait(_INTERRUPT_EVERY_S):
+            break
     connection.invalidate()
     connection.close()

@@ -85,17 +85,17 @@ class ToolCache:
         """What is kept for `key`, else what `call` gives, or that of an equal call that runs already."""
         asked = time.perf_counter()
         self._tally.calls += 1
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._entries.move_to_end(key)
-            return self._hit(entry, asked)
-        while (flight := self._flights.get(key)) is not None:
-            await flight.landed.wait()
+        while (entry := self._entries.get(key)) is None:
+            flight = self._flights.get(key)
+            if flight is None:
+                return await self._lead(key, call)
+            await flight.landed.wait()  # others wake before us: look again for what they have kept
             if flight.entry is not None:
                 return self._hit(flight.entry, asked)
             if flight.failed:
                 return await self._keep_success(key, call)
-        return await self._lead(key, call)
+        self._entries.move_to_end(key)
+        return self._hit(entry, asked)
 
     def metrics(self) -> dict[str, float]:
         """Since the last time: the share of cached tools' calls that were not run, and the seconds that this saved.

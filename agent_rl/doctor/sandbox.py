@@ -82,19 +82,22 @@ async def _all(config: SandboxDoctorConfig) -> list[SandboxReport]:
 
 
 async def examine(kind: str, image: str = "", runtime: str = "") -> SandboxReport:
-    """Open a sandbox and attack it."""
+    """Attack sandboxes of a kind, a new one for each attack: some do not survive it."""
     limits = SandboxConfig(memory_mb=192, disk_mb=32, max_file_mb=16, cpus=0.5, max_processes=48)
-    try:
-        sandbox = await open_sandbox(limits.model_copy(update={"kind": kind, "image": image, "runtime": runtime}))
-    except (UserError, SandboxFailure) as error:
-        return SandboxReport(kind, problem=str(error))
-    async with sandbox:
-        guarantees = sandbox.guarantees
-        probes: list[Probe] = []
-        for name, attack in ATTACKS.items():
-            with anyio.fail_after(_DEADLINE_S):
-                held, seen = await attack(sandbox)
-            probes.append(Probe(name, held, seen))
+    config = limits.model_copy(update={"kind": kind, "image": image, "runtime": runtime})
+    guarantees: Guarantees | None = None
+    probes: list[Probe] = []
+    for name, attack in ATTACKS.items():
+        try:
+            async with await open_sandbox(config) as sandbox:
+                guarantees = sandbox.guarantees
+                with anyio.fail_after(_DEADLINE_S):
+                    held, seen = await attack(sandbox)
+        except (UserError, SandboxFailure) as error:
+            if guarantees is None:
+                return SandboxReport(kind, problem=str(error))
+            held, seen = False, f"the sandbox did not survive the attempt: {error}"
+        probes.append(Probe(name, held, seen))
     return SandboxReport(kind, guarantees=guarantees, probes=tuple(probes))
 
 

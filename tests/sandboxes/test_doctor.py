@@ -42,7 +42,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], kind, monkeypatch: pyte
 
 def test_without_an_image_docker_says_why(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("agent_rl.doctor.sandbox.ATTACKS", {})
+    monkeypatch.setattr("agent_rl.doctor.sandbox.ATTACKS", {"users": ATTACKS["users"]})
     assert main(["doctor", "sandbox"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("docker: ")]
     assert line.startswith("docker: does not work. The sandbox 'docker' cannot be used: it needs an image: set `image`")

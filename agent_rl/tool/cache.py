@@ -92,7 +92,7 @@ class ToolCache:
             await flight.landed.wait()  # others wake before us: look again for what they have kept
             if flight.entry is not None:
                 return self._hit(flight.entry, asked)
-            if flight.failed:
+            if flight.failed and key not in self._entries:
                 return await self._keep_success(key, call)
         self._entries.move_to_end(key)
         return self._hit(entry, asked)

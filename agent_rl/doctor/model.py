@@ -17,7 +17,8 @@ from agent_rl.engine.base import Engine, GenerationRequest
 from agent_rl.engine.local import LocalEngine
 from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import pack
-from agent_rl.learner.logprobs import to_tensors, trained_logprobs
+from agent_rl.learner.logprobs import trained_logprobs
+from agent_rl.learner.tensors import to_tensors
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.types import FinishReason, FloatArray, Generation, Segment, TrainingRow
 

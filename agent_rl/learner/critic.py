@@ -17,8 +17,8 @@ from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import check_packable, packed_attention, packed_hidden
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import OptimizerConfig
-from agent_rl.learner.logprobs import PackedTensors, to_tensors
 from agent_rl.learner.optimizer import Optimizer
+from agent_rl.learner.tensors import PackedTensors, to_tensors
 from agent_rl.learner.value_losses import HLGauss, clipped_squared_error, squared_error
 from agent_rl.seeding import stream
 from agent_rl.types import FloatArray, IntArray, TrainingRow
@@ -139,7 +139,9 @@ class Critic:
         total = 0.0
         self._optimizer.zero_grad()
         for batch, old_K in zip(batches, old_values, strict=True):
-            loss = (batch.weights_K * self._losses(self._outputs(batch), batch.advantages_K, old_K)).sum()
+            loss = (
+                batch.trained.weights_K * self._losses(self._outputs(batch), batch.trained.advantages_K, old_K)
+            ).sum()
             loss.backward()
             total += loss.item()
         return {"loss": total, **self._optimizer.step()}
@@ -168,8 +170,8 @@ def _language_head_only(model: PreTrainedModel) -> list[torch.nn.Parameter]:
 
 
 def _explained(batches: Sequence[PackedTensors], values: Sequence[torch.Tensor]) -> float:
-    weights = torch.cat([batch.weights_K for batch in batches]).double()
-    targets = torch.cat([batch.advantages_K for batch in batches]).double()
+    weights = torch.cat([batch.trained.weights_K for batch in batches]).double()
+    targets = torch.cat([batch.trained.advantages_K for batch in batches]).double()
     variance = _variance(targets, weights)
     return (1 - _variance(targets - torch.cat(list(values)).double(), weights) / variance) if variance > 0 else 0.0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,14 @@ from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
-from agent_rl.learner.logprobs import PackedTensors, to_tensors, trained_logprobs
+from agent_rl.learner.logprobs import trained_logprobs
 from agent_rl.learner.lora import add_lora, full_weights, without_lora
-from agent_rl.learner.losses import LossResult, get_loss, k3, nll
-from agent_rl.learner.mismatch import get_correction
+from agent_rl.learner.objective import Objective, PolicyObjective, likelihood
 from agent_rl.learner.optimizer import Optimizer
-from agent_rl.learner.penalties import get_divergence
 from agent_rl.learner.policy import save_policy
+from agent_rl.learner.tensors import PackedTensors, to_tensors
 from agent_rl.seeding import stream
 from agent_rl.types import TrainingRow
-
-Objective = Callable[[PackedTensors, torch.Tensor, torch.Tensor], LossResult]
-"""Of a batch, its log-probs and entropies."""
 
 
 class Learner:
@@ -49,12 +45,10 @@ class Learner:
         self.config = config
         self._temperature = temperature
         self._seed = seed
-        self._loss = get_loss(config.loss, config.loss_options)
-        self._correct = get_correction(config.correction, config.correction_options)
+        self._objective = PolicyObjective(config)
         check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
-        self._divergence = get_divergence(config.kl)
         self._reference = self._make_reference() if config.kl_coefficient else None
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = Optimizer(self._trainable, config)
@@ -75,7 +69,7 @@ class Learner:
             if self._reference is not None:
                 minibatches = [[self._with_reference(batch, self._reference) for batch in m] for m in minibatches]
             reports = [
-                self._optimize(batches, self._policy_objective, self._temperature)
+                self._optimize(batches, self._objective, self._temperature)
                 for _ in range(self.config.epochs)
                 for batches in minibatches
             ]
@@ -85,7 +79,7 @@ class Learner:
         """One optimizer step of maximum likelihood on the weighted tokens of `rows`."""
         batches = self._pack(rows)
         with packed_attention(self.model):
-            report = self._optimize(batches, lambda batch, logprobs, _: nll(logprobs, batch.weights_K), temperature=1.0)
+            report = self._optimize(batches, likelihood, temperature=1.0)
         return self._report([report], batches)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -145,7 +139,8 @@ class Learner:
 
     def _with_old_logprobs(self, batch: PackedTensors) -> PackedTensors:
         with torch.no_grad():
-            return replace(batch, old_logprobs_K=self._logprobs(batch, self._temperature)[0])
+            old_K, _ = self._logprobs(batch, self._temperature)
+        return replace(batch, trained=replace(batch.trained, old_logprobs_K=old_K))
 
     def _make_reference(self) -> PreTrainedModel:
         """The policy as it is now: the model itself where adapters can be switched off, else a copy."""
@@ -154,8 +149,8 @@ class Learner:
     def _with_reference(self, batch: PackedTensors, reference: PreTrainedModel) -> PackedTensors:
         unadapted = without_lora(self.model) if reference is self.model else packed_attention(reference)
         with torch.no_grad(), unadapted:
-            logprobs, _ = self._logprobs(batch, self._temperature, reference)
-        return replace(batch, reference_logprobs_K=logprobs)
+            reference_K, _ = self._logprobs(batch, self._temperature, reference)
+        return replace(batch, trained=replace(batch.trained, reference_logprobs_K=reference_K))
 
     def _logprobs(
         self, batch: PackedTensors, temperature: float, model: PreTrainedModel | None = None
@@ -164,38 +159,16 @@ class Learner:
             bonus = bool(self.config.entropy_coefficient)
             return trained_logprobs(model or self.model, batch, temperature, entropy_gradient=bonus)
 
-    def _policy_objective(self, batch: PackedTensors, logprobs: torch.Tensor, entropy: torch.Tensor) -> LossResult:
-        weights = batch.weights_K
-        with torch.no_grad():
-            factor = self._correct(batch.old_logprobs_K, batch.rollout_logprobs_K, batch.documents_K)
-        result = self._loss(
-            logprobs, batch.old_logprobs_K, batch.advantages_K, weights * factor, documents=batch.documents_K
-        )
-        with torch.no_grad():
-            mismatch = {
-                "mismatch_abs": (weights * (logprobs - batch.rollout_logprobs_K).abs()).sum(),
-                "mismatch_k3": (weights * k3(logprobs, batch.rollout_logprobs_K)).sum(),
-                "correction": (weights * factor).sum(),
-            }
-        loss = result.loss - self.config.entropy_coefficient * (weights * entropy).sum()
-        metrics = {**result.metrics, **mismatch}
-        if batch.reference_logprobs_K is not None:
-            terms = self._divergence(logprobs, batch.reference_logprobs_K)
-            loss = loss + self.config.kl_coefficient * (weights * terms).sum()
-            with torch.no_grad():
-                metrics["reference_kl"] = (weights * k3(batch.reference_logprobs_K, logprobs)).sum()
-        return LossResult(loss, metrics)
-
     def _optimize(self, batches: Sequence[PackedTensors], objective: Objective, temperature: float) -> dict[str, float]:
         """One optimizer step on the sum of the batches' losses; skipped when the gradient is not finite."""
         sums: defaultdict[str, float] = defaultdict(float)
         self._optimizer.zero_grad()
         for batch in batches:
             logprobs, entropy = self._logprobs(batch, temperature)
-            result = objective(batch, logprobs, entropy)
+            result = objective(batch.trained, logprobs, entropy)
             result.loss.backward()
             sums["loss"] += result.loss.item()
-            sums["entropy"] += (batch.weights_K * entropy).sum().item()
+            sums["entropy"] += (batch.trained.weights_K * entropy).sum().item()
             for name, value in result.metrics.items():
                 sums[name] += value.item()
         return {**sums, **self._optimizer.step()}
@@ -206,7 +179,7 @@ class Learner:
         mismatch = {name: value for name, value in steps[0].items() if name.startswith("mismatch_")}
         counts = {
             "tokens": sum(len(batch.token_ids_N) for batch in batches),
-            "trained_tokens": sum(len(batch.targets_K) for batch in batches),
+            "trained_tokens": sum(len(batch.trained.targets_K) for batch in batches),
             "optimizer_steps": self.optimizer_steps,
             "skipped_steps": self.skipped_steps,
         }

@@ -4,7 +4,8 @@ import torch
 from agent_rl.learner import logprobs as module
 from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.batch import pack
-from agent_rl.learner.logprobs import to_tensors, trained_logprobs
+from agent_rl.learner.logprobs import trained_logprobs
+from agent_rl.learner.tensors import to_tensors
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def test_the_head_runs_only_where_a_token_is_trained(model, batch):
     seen = []
     model.lm_head.register_forward_hook(lambda _head, inputs, _logits: seen.append(inputs[0].numel() // 32))
     logprobs, entropy = trained_logprobs(model, batch, 1.0)
-    assert seen == [len(batch.targets_K)] == [len(logprobs)] == [len(entropy)]
-    assert len(batch.targets_K) < len(batch.token_ids_N)
+    assert seen == [len(batch.trained.targets_K)] == [len(logprobs)] == [len(entropy)]
+    assert len(batch.trained.targets_K) < len(batch.token_ids_N)
 
 
 def test_entropy_is_that_of_the_sampled_distribution(model, batch):
@@ -38,7 +39,7 @@ def test_entropy_is_that_of_the_sampled_distribution(model, batch):
     ).last_hidden_state[0]
     distribution = torch.distributions.Categorical(logits=model.lm_head(reference @ hidden) / 0.5)
     logprobs, entropy = trained_logprobs(model, batch, 0.5)
-    torch.testing.assert_close(logprobs, distribution.log_prob(batch.targets_K))
+    torch.testing.assert_close(logprobs, distribution.log_prob(batch.trained.targets_K))
     torch.testing.assert_close(entropy, distribution.entropy())
     assert logprobs.requires_grad
     assert not entropy.requires_grad
@@ -49,7 +50,7 @@ def test_chunks_change_neither_values_nor_gradients(model, batch, monkeypatch):
     for logits_per_chunk in (2**24, 5 * 37, 1):
         monkeypatch.setattr(module, "LOGITS_PER_CHUNK", logits_per_chunk)
         logprobs, entropy = trained_logprobs(model, batch, 0.9)
-        (logprobs * batch.advantages_K).sum().backward()
+        (logprobs * batch.trained.advantages_K).sum().backward()
         results.append((logprobs.detach(), entropy, [p.grad for p in model.parameters()]))
         model.zero_grad()
     for other in results[1:]:

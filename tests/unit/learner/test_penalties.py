@@ -108,7 +108,7 @@ def test_the_entropys_gradient_is_exact(make_model, make_rows):
         with torch.no_grad():
             for parameter, d in zip(parameters, direction, strict=True):
                 parameter.add_(d, alpha=shift)
-        value = (batch.weights_K.double() * learner._logprobs(batch, 1.0)[1]).sum()
+        value = (batch.trained.weights_K.double() * learner._logprobs(batch, 1.0)[1]).sum()
         if gradient:
             value.backward()
         with torch.no_grad():

@@ -10,8 +10,9 @@ from agent_rl.credit.rows import to_rows
 from agent_rl.engine.scripted import ScriptedEngine
 from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.batch import pack
-from agent_rl.learner.logprobs import to_tensors, trained_logprobs
+from agent_rl.learner.logprobs import trained_logprobs
 from agent_rl.learner.losses import ppo_clip
+from agent_rl.learner.tensors import to_tensors
 from agent_rl.rollout.context import DROPPED, CompactingAgent, ContextConfig, policy_agents
 from agent_rl.rollout.episode import run_episode
 from agent_rl.rollout.limits import RolloutLimits
@@ -260,7 +261,9 @@ def gradient(model, rows):
         with packed_attention(model):
             logprobs, _ = trained_logprobs(model, tensors, 1.0)
         old = logprobs.detach()
-        ppo_clip(logprobs, old, tensors.advantages_K, tensors.weights_K, clip_low=0.2, clip_high=0.2).loss.backward()
+        ppo_clip(
+            logprobs, old, tensors.trained.advantages_K, tensors.trained.weights_K, clip_low=0.2, clip_high=0.2
+        ).loss.backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 

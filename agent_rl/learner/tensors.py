@@ -1,0 +1,63 @@
+"""A packed batch on the model's device: where its tokens stand, and what the loss knows of those that are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from agent_rl.learner.attention import Bucket, document_buckets
+from agent_rl.learner.batch import PackedBatch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedTokens:
+    """What the loss knows of the K trained tokens of a batch; all of shape (K,), without gradient.
+
+    `old_logprobs_K` are the sampler's until somebody recomputes them. `documents_K` numbers the row of each token.
+    """
+
+    targets_K: torch.Tensor
+    weights_K: torch.Tensor
+    advantages_K: torch.Tensor
+    rollout_logprobs_K: torch.Tensor
+    old_logprobs_K: torch.Tensor
+    documents_K: torch.Tensor
+    reference_logprobs_K: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedTensors:
+    """A `PackedBatch` on the model's device. `sources_K` are the flat positions that predict the trained tokens."""
+
+    token_ids_N: torch.Tensor
+    position_ids_N: torch.Tensor
+    buckets: list[Bucket]
+    sources_K: torch.Tensor
+    trained: TrainedTokens
+
+
+def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1.0) -> PackedTensors:
+    """Copy `batch` to `device`, dividing its weights by `total_weight`."""
+
+    def long(array: object) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.long, device=device)
+
+    def real(array: object) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=torch.float32, device=device)
+
+    rollout_logprobs_K = real(batch.rollout_logprobs_K)
+    return PackedTensors(
+        token_ids_N=long(batch.token_ids_N),
+        position_ids_N=long(batch.position_ids_N),
+        buckets=document_buckets(batch.lengths_D.tolist(), device),
+        sources_K=long(batch.sources_K),
+        trained=TrainedTokens(
+            targets_K=long(batch.targets_K),
+            weights_K=real(batch.weights_K) / total_weight,
+            advantages_K=real(batch.advantages_K),
+            rollout_logprobs_K=rollout_logprobs_K,
+            old_logprobs_K=rollout_logprobs_K,
+            documents_K=long(batch.documents_K),
+        ),
+    )

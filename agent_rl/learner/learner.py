@@ -7,11 +7,12 @@ optimizer step the weights are divided by their sum: each of the `minibatches` s
 from __future__ import annotations
 
 import copy
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,35 +22,62 @@ from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
+from agent_rl.learner.layers import keep_fp32, wrap_layers
 from agent_rl.learner.logprobs import trained_logprobs
 from agent_rl.learner.lora import add_lora, full_weights, without_lora
 from agent_rl.learner.objective import Objective, PolicyObjective, likelihood
 from agent_rl.learner.optimizer import Optimizer
+from agent_rl.learner.parts import copy_into
 from agent_rl.learner.policy import save_policy
 from agent_rl.learner.tensors import PackedTensors, to_tensors
 from agent_rl.seeding import stream
+from agent_rl.store.state import read_state, write_state
 from agent_rl.types import TrainingRow
+
+if TYPE_CHECKING:
+    from agent_rl.learner.sharding import Sharding
+
+
+HALF = (torch.bfloat16, torch.float16)
 
 
 class Learner:
     """Owns the optimizer, and changes the weights of `model` in place. Between two calls `model` is an ordinary one.
 
+    Weights in half precision would lose small updates: those that are trained are kept in fp32, and computed with in
+    bf16. With `sharding` every rank makes a `Learner` and calls the same methods with the same rows; the model is then
+    cut into parts, and only this class can use it (`agent_rl.learner.ranks` hides all that from a training loop).
     `temperature` is that of the sampler: log-probs are taken of the distribution that was sampled from. The same rows
     and state give the same weights bit for bit on a CPU with a fixed number of threads.
     """
 
     def __init__(
-        self, model: PreTrainedModel, config: LearnerConfig, *, temperature: float = 1.0, seed: int = 0
+        self,
+        model: PreTrainedModel,
+        config: LearnerConfig,
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+        sharding: Sharding | None = None,
     ) -> None:
         self.model = model.eval()  # the sampler has no dropout, so neither has the learner
         self.config = config
+        self._sharding = sharding
+        self._autocast = config.autocast or model.dtype in HALF
         self._temperature = temperature
         self._seed = seed
         self._objective = PolicyObjective(config)
-        check_packable(model)
+        if model.device.type != "meta":  # elsewhere than on rank 0 there may be nothing to check yet
+            check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
+        keep_fp32(model)
         self._reference = self._make_reference() if config.kl_coefficient else None
+        wrap_layers(model, config.memory)
+        if sharding is not None:
+            sharding.shard(model, half=self._autocast)
+            if self._reference not in (None, model):
+                sharding.shard(self._reference, half=self._autocast)
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = Optimizer(self._trainable, config)
 
@@ -85,10 +113,12 @@ class Learner:
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's weights by the plain model's names (adapters merged), for an engine.
 
-        Mostly views of live parameters: copy them before the next step.
+        Mostly views of live parameters: copy them before the next step. With sharding they are gathered one by one;
+        rank 0 gets them on the CPU, which has room for all of them, and the others get nothing.
         """
         with torch.no_grad():
-            return dict(full_weights(self.model))
+            weights = full_weights(self.model)
+            return dict(weights) if self._sharding is None else self._sharding.gather(weights)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the original model. Live tensors: write them before the next step."""
@@ -103,10 +133,17 @@ class Learner:
         shapes = {name: parameter.shape for name, parameter in self._trainable.items()}
         if shapes != {name: tensor.shape for name, tensor in saved.items()}:
             raise ConfigError("The checkpoint belongs to another model or LoRA configuration.")
-        with torch.no_grad():
-            for name, parameter in self._trainable.items():
-                parameter.copy_(saved[name])
+        for name, parameter in self._trainable.items():
+            copy_into(parameter, saved[name])
         self._optimizer.load_state_dict(state["optimizer"])
+
+    def save(self, folder: Path) -> None:
+        """Write the state, each rank its part."""
+        write_state(folder, self.state_dict())
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote, on however many ranks. Raises `ConfigError` as `load_state_dict` does."""
+        self.load_state_dict(read_state(folder, self.state_dict()))
 
     def cool_down(self, optimizer_steps: int) -> None:
         """From here on the learning rate falls linearly to 0, in so many steps."""
@@ -135,7 +172,12 @@ class Learner:
         total_weight = float(sum(row.weights_T.sum(dtype=np.float64) for row in rows))
         if not total_weight:
             raise ValueError("nothing to train on: every token of the rows has weight 0")
-        return [to_tensors(batch, self.model.device, total_weight) for batch in pack(rows, self.config.token_budget)]
+        budget = self.config.token_budget
+        if self._sharding is None:
+            batches = pack(rows, budget)
+        else:
+            batches = self._sharding.share(functools.partial(pack, rows), budget)
+        return [to_tensors(batch, self.model.device, total_weight) for batch in batches]
 
     def _with_old_logprobs(self, batch: PackedTensors) -> PackedTensors:
         with torch.no_grad():
@@ -155,9 +197,9 @@ class Learner:
     def _logprobs(
         self, batch: PackedTensors, temperature: float, model: PreTrainedModel | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.config.autocast):
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._autocast):
             bonus = bool(self.config.entropy_coefficient)
-            return trained_logprobs(model or self.model, batch, temperature, entropy_gradient=bonus)
+            return trained_logprobs(model or self.model, batch, temperature, entropy_gradient=bonus, fp32_head=self.config.memory.fp32_head)
 
     def _optimize(self, batches: Sequence[PackedTensors], objective: Objective, temperature: float) -> dict[str, float]:
         """One optimizer step on the sum of the batches' losses; skipped when the gradient is not finite."""
@@ -171,15 +213,22 @@ class Learner:
             sums["entropy"] += (batch.trained.weights_K * entropy).sum().item()
             for name, value in result.metrics.items():
                 sums[name] += value.item()
-        return {**sums, **self._optimizer.step()}
+        return {**self._total(sums), **self._optimizer.step()}
+
+    def _total(self, values: Mapping[str, float]) -> Mapping[str, float]:
+        """Summed over the ranks."""
+        return values if self._sharding is None else self._sharding.total(values)
 
     def _report(self, steps: Sequence[Mapping[str, float]], batches: Sequence[PackedTensors]) -> dict[str, float]:
         """Means over the optimizer steps, the mismatch of the first one, and counts."""
         means = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
         mismatch = {name: value for name, value in steps[0].items() if name.startswith("mismatch_")}
-        counts = {
+        counted = {
             "tokens": sum(len(batch.token_ids_N) for batch in batches),
-            "trained_tokens": sum(len(batch.trained.targets_K) for batch in batches),
+            "trained_tokens": sum(int(batch.trained.weights_K.count_nonzero()) for batch in batches),
+        }
+        counts = {
+            **{name: int(count) for name, count in self._total(counted).items()},
             "optimizer_steps": self.optimizer_steps,
             "skipped_steps": self.skipped_steps,
         }

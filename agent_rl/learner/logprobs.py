@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from agent_rl.learner.attention import language_head, packed_hidden
+from agent_rl.learner.parts import whole
 from agent_rl.learner.tensors import PackedTensors
 
 LOGITS_PER_CHUNK = 2**24
@@ -19,12 +20,19 @@ LOGITS_PER_CHUNK = 2**24
 
 
 def trained_logprobs(
-    model: PreTrainedModel, batch: PackedTensors, temperature: float, *, entropy_gradient: bool = False
+    model: PreTrainedModel, batch: PackedTensors, temperature: float, *, entropy_gradient: bool = False, fp32_head: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probs of the K trained tokens at `temperature`, and the entropy (nats; a gradient only if asked) at each."""
     hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
     hidden_KE = hidden_NE.index_select(0, batch.sources_K)
-    head = language_head(model)
+    layer = language_head(model)
+    weight, bias = whole(layer.weight), None if layer.bias is None else whole(layer.bias)
+    if fp32_head:
+        hidden_KE, weight = hidden_KE.float(), weight.float()
+
+    def head(hidden):
+        with torch.autocast(hidden.device.type, enabled=torch.is_autocast_enabled(hidden.device.type) and not fp32_head):
+            return torch.nn.functional.linear(hidden, weight, bias)
     chunk = max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size)
     pairs = list(zip(hidden_KE.split(chunk), batch.trained.targets_K.split(chunk), strict=True))
     if len(pairs) == 1:  # fits as it is: recomputing would only cost time

@@ -1,0 +1,74 @@
+"""A learner's state as files: one file from one process, or one part from each rank (torch's distributed checkpoint).
+
+Either can be read by any number of ranks. Whether a checkpoint exists whole is `checkpoint.py`'s affair.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_rl.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+FILE = "state.pt"
+_METADATA = ".metadata"  # what torch's distributed checkpoint calls its index
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` (nested mappings, tensors, plain values) into `folder`; a collective when it has parts of tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(_is_part(tensor) for tensor in _tensors(state)):
+        import torch.distributed.checkpoint as dcp
+
+        dcp.save(dict(state), checkpoint_id=folder)
+    else:
+        write_file(folder / FILE, state)
+
+
+def read_state(folder: Path, like: dict[str, Any]) -> Mapping[str, Any]:
+    """What `write_state` wrote. `like` is a state of the same shape, whose tensors may be overwritten with it.
+
+    Raises `ConfigError` when it has another shape, `FileNotFoundError` when nothing was written there.
+    """
+    import torch
+
+    if not (folder / _METADATA).is_file():
+        return torch.load(folder / FILE, map_location="cpu", mmap=True, weights_only=True)
+    import torch.distributed.checkpoint as dcp
+
+    alone = not any(_is_part(tensor) for tensor in _tensors(like))
+    try:
+        dcp.load(like, checkpoint_id=folder, no_dist=alone)
+    except (dcp.CheckpointException, RuntimeError) as error:
+        raise ConfigError(f"The checkpoint in {str(folder)!r} belongs to another model or LoRA configuration.") from error
+    return like
+
+
+def write_file(path: Path, state: Mapping[str, Any]) -> None:
+    """As `torch.save` does. Raises `TypeError` when it could not be loaded without running pickled code."""
+    import torch
+
+    torch.save(dict(state), path)
+    try:
+        torch.load(path, mmap=True, weights_only=True)  # reads the structure only, not the tensors
+    except pickle.UnpicklingError as error:
+        raise TypeError("the state of a checkpoint holds something that is not a tensor or plain container") from error
+
+
+def _tensors(state: Mapping[str, Any]) -> Iterator[torch.Tensor]:
+    import torch
+
+    for value in state.values():
+        if isinstance(value, Mapping):
+            yield from _tensors(value)
+        elif isinstance(value, torch.Tensor):
+            yield value
+
+
+def _is_part(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "device_mesh")  # a DTensor, without the import that one process does not need

@@ -70,6 +70,7 @@ def _bucket(start: int, lengths: Sequence[int], device: torch.device) -> Bucket:
     return Bucket(start, stop, len(lengths), length, gather_DL.flatten().to(device), scatter.to(device))
 
 
+@torch.compiler.disable  # the documents of each batch differ: it would be compiled anew for each
 def attend_documents(
     module: torch.nn.Module,
     query: torch.Tensor,

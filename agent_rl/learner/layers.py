@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from agent_rl.errors import ModelError
-from agent_rl.learner.attention import attend_documents
 from agent_rl.learner.config import MemoryConfig
 
 
@@ -24,9 +23,6 @@ def decoder_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
 
 def wrap_layers(model: PreTrainedModel, config: MemoryConfig) -> None:
     """Make each decoder layer compute as `config` says. What it computes, and all names, stay the same."""
-    if config.compile:
-        # Its loop over documents differs from batch to batch: traced, it would be compiled anew for each.
-        torch._dynamo.disallow_in_graph(attend_documents)  # pyright: ignore[reportPrivateUsage]  # has no public name
     for layer in decoder_layers(model) if config.compile or config.activation_checkpointing else ():
         if config.compile:
             layer.forward = torch.compile(layer.forward, dynamic=True)

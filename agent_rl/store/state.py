@@ -6,14 +6,11 @@ Either can be read by any number of ranks. Whether a checkpoint exists whole is 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent_rl.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
 
 FILE = "state.pt"
 _METADATA = ".metadata"  # what torch's distributed checkpoint calls its index
@@ -22,7 +19,7 @@ _METADATA = ".metadata"  # what torch's distributed checkpoint calls its index
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write `state` (nested mappings, tensors, plain values) into `folder`; a collective when it has parts of tensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    if any(_is_part(tensor) for tensor in _tensors(state)):
+    if _in_parts(state):
         import torch.distributed.checkpoint as dcp
 
         dcp.save(dict(state), checkpoint_id=folder)
@@ -41,9 +38,8 @@ def read_state(folder: Path, like: dict[str, Any]) -> Mapping[str, Any]:
         return torch.load(folder / FILE, map_location="cpu", mmap=True, weights_only=True)
     import torch.distributed.checkpoint as dcp
 
-    alone = not any(_is_part(tensor) for tensor in _tensors(like))
     try:
-        dcp.load(like, checkpoint_id=folder, no_dist=alone)
+        dcp.load(like, checkpoint_id=folder, no_dist=not _in_parts(like))
     except (dcp.CheckpointException, RuntimeError) as error:
         raise ConfigError(f"The checkpoint in {str(folder)!r} belongs to another model or LoRA configuration.") from error
     return like
@@ -60,15 +56,7 @@ def write_file(path: Path, state: Mapping[str, Any]) -> None:
         raise TypeError("the state of a checkpoint holds something that is not a tensor or plain container") from error
 
 
-def _tensors(state: Mapping[str, Any]) -> Iterator[torch.Tensor]:
-    import torch
+def _in_parts(state: Mapping[str, Any]) -> bool:
+    from torch.distributed.tensor import DTensor
 
-    for value in state.values():
-        if isinstance(value, Mapping):
-            yield from _tensors(value)
-        elif isinstance(value, torch.Tensor):
-            yield value
-
-
-def _is_part(tensor: torch.Tensor) -> bool:
-    return hasattr(tensor, "device_mesh")  # a DTensor, without the import that one process does not need
+    return any(_in_parts(value) if isinstance(value, Mapping) else isinstance(value, DTensor) for value in state.values())

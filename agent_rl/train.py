@@ -184,8 +184,8 @@ async def train(
 
     With `program`, agent programs act in the episodes, through a gateway (see `agent_rl.gateway`), instead of the
     policy's own agent. `transform_group` sees each group before credit (shaping, controls); the journal keeps what
-    really happened. The learner is spread over `ranks` if there are any. With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad
-    options and when every episode of a batch fails.
+    really happened. The learner is spread over `ranks`, if there are any. With `resume`, the run in `run_dir` goes on
+    from its last checkpoint. Raises `UserError` for bad options and when every episode of a batch fails.
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)

@@ -32,7 +32,7 @@ def wrap_layers(model: PreTrainedModel, config: MemoryConfig) -> None:
 
 
 def keep_fp32(model: PreTrainedModel) -> None:
-    """Trainable weights in fp32 where they are in half precision: an update of 1e-3 of a weight would vanish in bf16."""
+    """Turn trainable weights in half precision into fp32: bf16 would lose an update of 1e-3 of a weight."""
     for parameter in model.parameters():
-        if parameter.requires_grad and parameter.element_size() < 4:  # noqa: PLR2004
+        if parameter.requires_grad and parameter.element_size() < 4:
             parameter.data = parameter.data.float()

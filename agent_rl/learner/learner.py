@@ -23,9 +23,10 @@ from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.layers import keep_fp32, wrap_layers
-from agent_rl.learner.logprobs import trained_logprobs
+from agent_rl.learner.logprobs import Precision, trained_logprobs, trained_loss
 from agent_rl.learner.lora import add_lora, full_weights, without_lora
-from agent_rl.learner.objective import Objective, PolicyObjective, likelihood
+from agent_rl.learner.mismatch import get_correction
+from agent_rl.learner.objective import Likelihood, Objective, PolicyObjective
 from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.parts import copy_into
 from agent_rl.learner.policy import save_policy
@@ -63,10 +64,11 @@ class Learner:
         self.model = model.eval()  # the sampler has no dropout, so neither has the learner
         self.config = config
         self._sharding = sharding
-        self._autocast = config.autocast or model.dtype in HALF
+        self._precision = Precision(config.autocast or model.dtype in HALF, config.memory.fp32_head)
         self._temperature = temperature
         self._seed = seed
         self._objective = PolicyObjective(config)
+        self._correct = get_correction(config.correction, config.correction_options)
         if model.device.type != "meta":  # elsewhere than on rank 0 there may be nothing to check yet
             check_packable(model)
         if config.lora is not None:
@@ -75,9 +77,9 @@ class Learner:
         self._reference = self._make_reference() if config.kl_coefficient else None
         wrap_layers(model, config.memory)
         if sharding is not None:
-            sharding.shard(model, half=self._autocast)
+            sharding.shard(model, half=self._precision.autocast)
             if self._reference not in (None, model):
-                sharding.shard(self._reference, half=self._autocast)
+                sharding.shard(self._reference, half=self._precision.autocast)
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = Optimizer(self._trainable, config)
 
@@ -107,7 +109,7 @@ class Learner:
         """One optimizer step of maximum likelihood on the weighted tokens of `rows`."""
         batches = self._pack(rows)
         with packed_attention(self.model):
-            report = self._optimize(batches, likelihood, temperature=1.0)
+            report = self._optimize(batches, Likelihood(), temperature=1.0)
         return self._report([report], batches)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -180,9 +182,11 @@ class Learner:
         return [to_tensors(batch, self.model.device, total_weight) for batch in batches]
 
     def _with_old_logprobs(self, batch: PackedTensors) -> PackedTensors:
-        with torch.no_grad():
-            old_K, _ = self._logprobs(batch, self._temperature)
-        return replace(batch, trained=replace(batch.trained, old_logprobs_K=old_K))
+        """With the policy's own log-probs before the update, and corrections for the sampler's being different."""
+        tokens = batch.trained
+        old_K, _ = self._logprobs(self.model, batch)
+        factors_K = self._correct(old_K, tokens.rollout_logprobs_K, tokens.documents_K)
+        return replace(batch, trained=replace(tokens, old_logprobs_K=old_K, corrections_K=factors_K))
 
     def _make_reference(self) -> PreTrainedModel:
         """The policy as it is now: the model itself where adapters can be switched off, else a copy."""
@@ -190,27 +194,21 @@ class Learner:
 
     def _with_reference(self, batch: PackedTensors, reference: PreTrainedModel) -> PackedTensors:
         unadapted = without_lora(self.model) if reference is self.model else packed_attention(reference)
-        with torch.no_grad(), unadapted:
-            reference_K, _ = self._logprobs(batch, self._temperature, reference)
+        with unadapted:
+            reference_K, _ = self._logprobs(reference, batch)
         return replace(batch, trained=replace(batch.trained, reference_logprobs_K=reference_K))
 
-    def _logprobs(
-        self, batch: PackedTensors, temperature: float, model: PreTrainedModel | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._autocast):
-            bonus = bool(self.config.entropy_coefficient)
-            return trained_logprobs(model or self.model, batch, temperature, entropy_gradient=bonus, fp32_head=self.config.memory.fp32_head)
+    def _logprobs(self, model: PreTrainedModel, batch: PackedTensors) -> tuple[torch.Tensor, torch.Tensor]:
+        return trained_logprobs(model, batch, self._temperature, self._precision)
 
     def _optimize(self, batches: Sequence[PackedTensors], objective: Objective, temperature: float) -> dict[str, float]:
         """One optimizer step on the sum of the batches' losses; skipped when the gradient is not finite."""
         sums: defaultdict[str, float] = defaultdict(float)
         self._optimizer.zero_grad()
         for batch in batches:
-            logprobs, entropy = self._logprobs(batch, temperature)
-            result = objective(batch.trained, logprobs, entropy)
+            result = trained_loss(self.model, batch, objective, temperature, self._precision)
             result.loss.backward()
             sums["loss"] += result.loss.item()
-            sums["entropy"] += (batch.trained.weights_K * entropy).sum().item()
             for name, value in result.metrics.items():
                 sums[name] += value.item()
         return {**self._total(sums), **self._optimizer.step()}

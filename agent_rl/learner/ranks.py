@@ -37,7 +37,7 @@ class Ranks:
     """What rank 0 has of the other ranks, which are in `follow`. Close it when the last learner is done."""
 
     def __init__(self, timeout_s: float) -> None:
-        with _connected("No other rank has joined within {:.0f} s.".format(timeout_s)):
+        with _connected(f"No other rank has joined within {timeout_s:.0f} s."):
             self.local_rank = _join(timeout_s)
         for name in _TOLD_BY_TORCHRUN:  # not meant for the engines and tools that this process starts
             os.environ.pop(name, None)
@@ -93,35 +93,40 @@ class LeadingLearner(Learner):
         device = torch.device(model.device.type, ranks.local_rank)
         with ranks.together(_LEARNER, copy_to(model, "meta"), config, temperature, seed, device.type):
             sharding = Sharding(device)
-            super().__init__(
-                copy_to(model, "cpu"), config, temperature=temperature, seed=seed, sharding=sharding
-            )
+            super().__init__(copy_to(model, "cpu"), config, temperature=temperature, seed=seed, sharding=sharding)
 
     def step(self, rows: Sequence[TrainingRow], groups: Sequence[int] | None = None) -> dict[str, float]:
+        """See `Learner.step`."""
         with self._ranks.together("step", rows, groups):
             return super().step(rows, groups)
 
     def supervised_step(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
+        """See `Learner.supervised_step`."""
         with self._ranks.together("supervised_step", rows):
             return super().supervised_step(rows)
 
     def weights(self) -> dict[str, torch.Tensor]:
+        """See `Learner.weights`: here they come on the CPU."""
         with self._ranks.together("weights"):
             return super().weights()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Learner.load_state_dict`."""
         with self._ranks.together("load_state_dict", state):
             super().load_state_dict(state)
 
     def save(self, folder: Path) -> None:
+        """See `Learner.save`: the folder has to be one for all ranks."""
         with self._ranks.together("save", folder):
             super().save(folder)
 
     def load(self, folder: Path) -> None:
+        """See `Learner.load`."""
         with self._ranks.together("load", folder):
             super().load(folder)
 
     def cool_down(self, optimizer_steps: int) -> None:
+        """See `Learner.cool_down`."""
         with self._ranks.together("cool_down", optimizer_steps):
             super().cool_down(optimizer_steps)
 

@@ -6,7 +6,6 @@ of them is a series of collectives. The loss is a sum over all ranks' batches, s
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -21,7 +20,6 @@ from transformers import PreTrainedModel
 from agent_rl.learner.batch import PackedBatch
 from agent_rl.learner.layers import decoder_layers
 from agent_rl.learner.parts import whole
-
 
 _TRIES = 4  # token budgets that may deal more evenly, of which the least that needs no further round is taken
 
@@ -41,22 +39,17 @@ class Sharding:
         are. Only the decoder can be called afterwards: `whole` gives the weight of the head.
         """
         decoder, head = model.get_decoder(), model.get_output_embeddings()
-        embeddings = model.get_input_embeddings()
-        tied = head is not None and head.weight is embeddings.weight
+        embedding = getattr(model.get_input_embeddings(), "base_layer", model.get_input_embeddings())
+        tied = embedding.weight
         # What a layer is given stays in fp32 where it is: as in autocast without shards, the residual stream does.
-        layers = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        halved = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for layer in decoder_layers(model):
-            self._fill(layer)
-            self._cut(layer, layers if half else MixedPrecisionPolicy())
-        self._fill(decoder)
+            self._cut(layer, halved if half else MixedPrecisionPolicy())
         self._cut(decoder, MixedPrecisionPolicy())
-        if tied:
-            head.weight = embeddings.weight
-        elif head is not None:
-            self._fill(head)
-            for name, parameter in list(head.named_parameters()):
-                part = distribute_tensor(parameter.detach(), self._mesh, [Shard(0)], src_data_rank=None)
-                head.register_parameter(name, torch.nn.Parameter(part, requires_grad=parameter.requires_grad))
+        for owner in head.modules() if head is not None else ():
+            for name, parameter in list(owner.named_parameters(recurse=False)):
+                part = embedding.weight if parameter is tied else self._part(parameter)
+                owner.register_parameter(name, part)
 
     def share(self, pack: Callable[[int], list[PackedBatch]], token_budget: int) -> list[PackedBatch]:
         """This rank's part of what `pack` makes of a budget: as many batches as any other, of about as many tokens.
@@ -88,22 +81,30 @@ class Sharding:
         return dict(zip(values, sums.tolist(), strict=True))
 
     def _cut(self, module: torch.nn.Module, precision: MixedPrecisionPolicy) -> None:
+        """Shard what is not yet sharded in `module`, which gathers it while it computes."""
+        for owner in module.modules():
+            for name, parameter in list(owner.named_parameters(recurse=False)):
+                if not isinstance(parameter, DTensor):
+                    owner.register_parameter(
+                        name, torch.nn.Parameter(self._of_rank_0(parameter), parameter.requires_grad)
+                    )
+            for name, buffer in list(owner.named_buffers(recurse=False)):
+                setattr(owner, name, self._of_rank_0(buffer))
         fully_shard(module, mesh=self._mesh, mp_policy=precision)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)  # gloo has no other
 
-    def _fill(self, module: torch.nn.Module) -> None:
-        """Give what is not yet sharded in `module` the values of rank 0, on this rank's device."""
-        for part in module.modules():
-            named = itertools.chain(part.named_parameters(recurse=False), part.named_buffers(recurse=False))
-            for name, tensor in list(named):
-                if isinstance(tensor, DTensor):
-                    continue
-                value = torch.empty_like(tensor, device=self.device) if tensor.is_meta else tensor.to(self.device)
-                dist.broadcast(value.detach(), 0)
-                as_parameter = isinstance(tensor, torch.nn.Parameter)
-                setattr(part, name, torch.nn.Parameter(value, tensor.requires_grad) if as_parameter else value)
+    def _part(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+        """This rank's part of a parameter that nobody gathers unasked."""
+        part = distribute_tensor(self._of_rank_0(parameter), self._mesh, [Shard(0)], src_data_rank=None)
+        return torch.nn.Parameter(part, parameter.requires_grad)
+
+    def _of_rank_0(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What rank 0 has in the place of `tensor`, on this rank's device."""
+        value = torch.empty_like(tensor, device=self.device) if tensor.is_meta else tensor.detach().to(self.device)
+        dist.broadcast(value, 0)
+        return value
 
 
 def deal_batches(batches: list[PackedBatch], ranks: int) -> list[list[PackedBatch]]:
@@ -116,4 +117,3 @@ def deal_batches(batches: list[PackedBatch], ranks: int) -> list[list[PackedBatc
 
 def _tokens(batch: PackedBatch) -> int:
     return len(batch.token_ids_N)
-

@@ -17,12 +17,12 @@ _METADATA = ".metadata"  # what torch's distributed checkpoint calls its index
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (nested mappings, tensors, plain values) into `folder`; a collective when it has parts of tensors."""
+    """Write `state` (nested mappings of tensors and plain values) into `folder`. Ranks with parts of it call together."""
     folder.mkdir(parents=True, exist_ok=True)
     if _in_parts(state):
-        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.state_dict_saver import save
 
-        dcp.save(dict(state), checkpoint_id=folder)
+        save(dict(state), checkpoint_id=folder)
     else:
         write_file(folder / FILE, state)
 
@@ -36,12 +36,15 @@ def read_state(folder: Path, like: dict[str, Any]) -> Mapping[str, Any]:
 
     if not (folder / _METADATA).is_file():
         return torch.load(folder / FILE, map_location="cpu", mmap=True, weights_only=True)
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     try:
-        dcp.load(like, checkpoint_id=folder, no_dist=not _in_parts(like))
-    except (dcp.CheckpointException, RuntimeError) as error:
-        raise ConfigError(f"The checkpoint in {str(folder)!r} belongs to another model or LoRA configuration.") from error
+        load(like, checkpoint_id=folder, no_dist=not _in_parts(like))
+    except CheckpointException as error:
+        raise ConfigError(
+            f"The checkpoint in {str(folder)!r} belongs to another model or LoRA configuration."
+        ) from error
     return like
 
 
@@ -59,4 +62,6 @@ def write_file(path: Path, state: Mapping[str, Any]) -> None:
 def _in_parts(state: Mapping[str, Any]) -> bool:
     from torch.distributed.tensor import DTensor
 
-    return any(_in_parts(value) if isinstance(value, Mapping) else isinstance(value, DTensor) for value in state.values())
+    return any(
+        _in_parts(value) if isinstance(value, Mapping) else isinstance(value, DTensor) for value in state.values()
+    )

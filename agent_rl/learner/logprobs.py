@@ -59,5 +59,5 @@ def _head(model: PreTrainedModel, hidden_KE: torch.Tensor, temperature: float, p
     dtype = torch.bfloat16 if precision.autocast else hidden_KE.dtype
     if precision.fp32_head:
         dtype = torch.promote_types(hidden_KE.dtype, torch.float32)
-    bias_V: torch.Tensor | None = linear.bias  # torch says it is always there
+    bias_V: torch.Tensor | None = getattr(linear, "bias", None)
     return Head(whole(merged_weight(layer)), None if bias_V is None else whole(bias_V), temperature, dtype)

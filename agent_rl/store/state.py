@@ -17,7 +17,7 @@ _METADATA = ".metadata"  # what torch's distributed checkpoint calls its index
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (nested mappings of tensors and plain values) into `folder`. Ranks with parts of it call together."""
+    """Write `state` (nested mappings of tensors and plain values) into `folder`, together with ranks that share it."""
     folder.mkdir(parents=True, exist_ok=True)
     if _in_parts(state):
         from torch.distributed.checkpoint.state_dict_saver import save

@@ -21,9 +21,10 @@ from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
-from agent_rl.learner.logprobs import trained_logprobs
+from agent_rl.learner.logprobs import trained_logprobs, trained_loss
 from agent_rl.learner.lora import add_lora, full_weights, without_lora
-from agent_rl.learner.objective import Objective, PolicyObjective, likelihood
+from agent_rl.learner.mismatch import get_correction
+from agent_rl.learner.objective import Likelihood, Objective, PolicyObjective
 from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.policy import save_policy
 from agent_rl.learner.tensors import PackedTensors, to_tensors
@@ -46,6 +47,7 @@ class Learner:
         self._temperature = temperature
         self._seed = seed
         self._objective = PolicyObjective(config)
+        self._correct = get_correction(config.correction, config.correction_options)
         check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
@@ -79,7 +81,7 @@ class Learner:
         """One optimizer step of maximum likelihood on the weighted tokens of `rows`."""
         batches = self._pack(rows)
         with packed_attention(self.model):
-            report = self._optimize(batches, likelihood, temperature=1.0)
+            report = self._optimize(batches, Likelihood(), temperature=1.0)
         return self._report([report], batches)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -138,9 +140,11 @@ class Learner:
         return [to_tensors(batch, self.model.device, total_weight) for batch in pack(rows, self.config.token_budget)]
 
     def _with_old_logprobs(self, batch: PackedTensors) -> PackedTensors:
-        with torch.no_grad():
-            old_K, _ = self._logprobs(batch, self._temperature)
-        return replace(batch, trained=replace(batch.trained, old_logprobs_K=old_K))
+        """With the policy's own log-probs before the update, and corrections for the sampler's being different."""
+        tokens = batch.trained
+        old_K, _ = self._logprobs(self.model, batch)
+        factors_K = self._correct(old_K, tokens.rollout_logprobs_K, tokens.documents_K)
+        return replace(batch, trained=replace(tokens, old_logprobs_K=old_K, corrections_K=factors_K))
 
     def _make_reference(self) -> PreTrainedModel:
         """The policy as it is now: the model itself where adapters can be switched off, else a copy."""
@@ -148,27 +152,21 @@ class Learner:
 
     def _with_reference(self, batch: PackedTensors, reference: PreTrainedModel) -> PackedTensors:
         unadapted = without_lora(self.model) if reference is self.model else packed_attention(reference)
-        with torch.no_grad(), unadapted:
-            reference_K, _ = self._logprobs(batch, self._temperature, reference)
+        with unadapted:
+            reference_K, _ = self._logprobs(reference, batch)
         return replace(batch, trained=replace(batch.trained, reference_logprobs_K=reference_K))
 
-    def _logprobs(
-        self, batch: PackedTensors, temperature: float, model: PreTrainedModel | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.config.autocast):
-            bonus = bool(self.config.entropy_coefficient)
-            return trained_logprobs(model or self.model, batch, temperature, entropy_gradient=bonus)
+    def _logprobs(self, model: PreTrainedModel, batch: PackedTensors) -> tuple[torch.Tensor, torch.Tensor]:
+        return trained_logprobs(model, batch, self._temperature, autocast=self.config.autocast)
 
     def _optimize(self, batches: Sequence[PackedTensors], objective: Objective, temperature: float) -> dict[str, float]:
         """One optimizer step on the sum of the batches' losses; skipped when the gradient is not finite."""
         sums: defaultdict[str, float] = defaultdict(float)
         self._optimizer.zero_grad()
         for batch in batches:
-            logprobs, entropy = self._logprobs(batch, temperature)
-            result = objective(batch.trained, logprobs, entropy)
+            result = trained_loss(self.model, batch, objective, temperature, autocast=self.config.autocast)
             result.loss.backward()
             sums["loss"] += result.loss.item()
-            sums["entropy"] += (batch.trained.weights_K * entropy).sum().item()
             for name, value in result.metrics.items():
                 sums[name] += value.item()
         return {**sums, **self._optimizer.step()}

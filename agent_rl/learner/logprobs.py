@@ -1,63 +1,46 @@
-"""Log-probs and entropy of a packed batch, only where a token is trained.
-
-The decoder runs on all tokens, the language-model head only on the K hidden states that predict a trained token, in
-chunks of bounded size that are recomputed in the backward pass: peak memory does not grow with K * vocabulary.
-"""
+"""A packed batch through a model: the decoder on all tokens, the head only on the K that predict a trained one."""
 
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import log_softmax
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from agent_rl.errors import ModelError
 from agent_rl.learner.attention import language_head, packed_hidden
+from agent_rl.learner.head import Head, head_logprobs, head_loss
+from agent_rl.learner.lora import merged_weight
+from agent_rl.learner.losses import LossResult
+from agent_rl.learner.objective import Objective
 from agent_rl.learner.tensors import PackedTensors
 
-LOGITS_PER_CHUNK = 2**24
-"""fp32 logits held at once: 64 MiB."""
 
-
+@torch.no_grad()
 def trained_logprobs(
-    model: PreTrainedModel, batch: PackedTensors, temperature: float, *, entropy_gradient: bool = False
+    model: PreTrainedModel, batch: PackedTensors, temperature: float, *, autocast: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs of the K trained tokens at `temperature`, and the entropy (nats; a gradient only if asked) at each."""
-    hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
-    hidden_KE = hidden_NE.index_select(0, batch.sources_K)
-    head = language_head(model)
-    chunk = max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size)
-    pairs = list(zip(hidden_KE.split(chunk), batch.trained.targets_K.split(chunk), strict=True))
-    if len(pairs) == 1:  # fits as it is: recomputing would only cost time
-        return _head_logprobs(head, hidden_KE, batch.trained.targets_K, temperature, entropy_gradient)
-    parts = [
-        checkpoint(
-            _head_logprobs,
-            head,
-            hidden,
-            targets,
-            temperature,
-            entropy_gradient,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-        for hidden, targets in pairs
-    ]
-    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
+    """Log-probs of the K trained tokens at `temperature`, and the entropy (nats) at each. Without gradient."""
+    hidden_KE = _trained_hidden(model, batch, autocast)
+    return head_logprobs(_head(model, hidden_KE, temperature, autocast), hidden_KE, batch.trained.targets_K)
 
 
-def _head_logprobs(
-    head: torch.nn.Module,
-    hidden_KE: torch.Tensor,
-    targets_K: torch.Tensor,
-    temperature: float,
-    entropy_gradient: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    logits_KV = head(hidden_KE)
-    if logits_KV.dtype != torch.float64:
-        logits_KV = logits_KV.float()
-    if temperature != 1.0:  # a pass over all logits, and another in the backward
-        logits_KV = logits_KV / temperature
-    logprobs_KV = log_softmax(logits_KV, dim=-1)
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy_K = -(logprobs_KV.exp() * logprobs_KV).sum(-1)
-    return logprobs_KV.gather(1, targets_K[:, None]).squeeze(1), entropy_K
+def trained_loss(
+    model: PreTrainedModel, batch: PackedTensors, objective: Objective, temperature: float, *, autocast: bool = False
+) -> LossResult:
+    """The objective of the K trained tokens at `temperature`, to differentiate with respect to the model's weights."""
+    hidden_KE = _trained_hidden(model, batch, autocast)
+    return head_loss(_head(model, hidden_KE, temperature, autocast), hidden_KE, batch.trained, objective)
+
+
+def _trained_hidden(model: PreTrainedModel, batch: PackedTensors, autocast: bool) -> torch.Tensor:
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+        hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
+    return hidden_NE.index_select(0, batch.sources_K)
+
+
+def _head(model: PreTrainedModel, hidden_KE: torch.Tensor, temperature: float, autocast: bool) -> Head:
+    """The head's weights as tensors, adapters merged. Raises `ModelError` when it is not a linear layer."""
+    layer = language_head(model)
+    linear = getattr(layer, "base_layer", layer)
+    if not isinstance(linear, torch.nn.Linear):
+        raise ModelError(f"The head of {type(model).__name__} is no linear layer, but a {type(linear).__name__}.")
+    return Head(merged_weight(layer), linear.bias, temperature, torch.bfloat16 if autocast else hidden_KE.dtype)

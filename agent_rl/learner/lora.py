@@ -54,6 +54,16 @@ def without_lora(model: PreTrainedModel) -> Generator[None]:
             layer.enable_adapters(True)
 
 
+def merged_weight(layer: torch.nn.Module) -> torch.Tensor:
+    """The weight that a linear layer amounts to: with its adapter, where it has one that is not switched off."""
+    base = getattr(layer, "base_layer", None)
+    if base is None:
+        return layer.weight  # pyright: ignore[reportReturnType]  # of a module, torch knows no attribute
+    if layer.disable_adapters:
+        return base.weight
+    return base.weight + layer.get_delta_weight(ADAPTER).to(base.weight.dtype)  # pyright: ignore[reportCallIssue]
+
+
 def full_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of `model` by the names of the plain model; those with an adapter come merged, as new tensors.
 
@@ -66,5 +76,5 @@ def full_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
         owner, _, adapted = name.rpartition(".base_layer.")
         weight = parameter.detach()
         if adapted == "weight":
-            weight = weight + modules[owner].get_delta_weight(ADAPTER).to(weight.dtype)  # pyright: ignore[reportCallIssue]
+            weight = merged_weight(modules[owner]).detach()
         yield name.replace(".base_layer.", "."), weight

@@ -31,7 +31,7 @@ PolicyLoss: TypeAlias = Callable[..., LossResult]
 """`loss(logprobs, old_logprobs, advantages, weights, **options)`, all of shape (K,).
 
 `old_logprobs` are those of the policy that the update starts from. A loss that looks at whole rows takes `documents`
-too: the number of the row of each token.
+too: the number of the row of each token. Any other may be given the tokens of a batch in parts.
 """
 
 
@@ -167,10 +167,15 @@ def get_loss(name: str, options: Mapping[str, Any] | None = None) -> PolicyLoss:
         raise not_found("loss", name, LOSSES)
     loss = LOSSES[name]
     bound = partial(loss, **bind_options(f"the loss {name}", loss, options or {}))
-    if "documents" in inspect.signature(loss).parameters:
+    if sees_rows(name):
         return bound
 
     def without_documents(*tensors: torch.Tensor, documents: torch.Tensor) -> LossResult:
         return bound(*tensors)
 
     return without_documents
+
+
+def sees_rows(name: str) -> bool:
+    """Whether the loss called `name` looks at whole rows, which it says by taking `documents`."""
+    return "documents" in inspect.signature(LOSSES[name]).parameters

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 import torch
 
 from agent_rl.learner.config import LearnerConfig
-from agent_rl.learner.losses import LossResult, get_loss, k3, nll
-from agent_rl.learner.mismatch import get_correction
+from agent_rl.learner.losses import LossResult, get_loss, k3, nll, sees_rows
 from agent_rl.learner.penalties import get_divergence
 from agent_rl.learner.tensors import TrainedTokens
 
-Objective: TypeAlias = Callable[[TrainedTokens, torch.Tensor, torch.Tensor], LossResult]
-"""Of trained tokens, their log-probs and entropies, shapes (K,)."""
+
+class Objective(Protocol):
+    """A sum over trained tokens."""
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether the term of a token depends on the log-probs of the others of its row; else any tokens will do."""
+        ...
+
+    def __call__(self, tokens: TrainedTokens, logprobs: torch.Tensor, entropy: torch.Tensor) -> LossResult:
+        """Of trained tokens, their log-probs and entropies (nats), shapes (K,)."""
+        ...
 
 
 class PolicyObjective:
@@ -23,23 +31,24 @@ class PolicyObjective:
     def __init__(self, config: LearnerConfig) -> None:
         self._config = config
         self._loss = get_loss(config.loss, config.loss_options)
-        self._correct = get_correction(config.correction, config.correction_options)
         self._divergence = get_divergence(config.kl)
+        self.whole_rows = sees_rows(config.loss)
 
     def __call__(self, tokens: TrainedTokens, logprobs: torch.Tensor, entropy: torch.Tensor) -> LossResult:
         """The weighted sum to differentiate. `mismatch_*` compares with the sampler's log-probs."""
         weights, old, rollout = tokens.weights_K, tokens.old_logprobs_K, tokens.rollout_logprobs_K
+        corrected = weights * tokens.corrections_K
+        result = self._loss(logprobs, old, tokens.advantages_K, corrected, documents=tokens.documents_K)
         with torch.no_grad():
-            factor = self._correct(old, rollout, tokens.documents_K)
-        result = self._loss(logprobs, old, tokens.advantages_K, weights * factor, documents=tokens.documents_K)
-        with torch.no_grad():
-            mismatch = {
+            measured = {
                 "mismatch_abs": (weights * (logprobs - rollout).abs()).sum(),
                 "mismatch_k3": (weights * k3(logprobs, rollout)).sum(),
-                "correction": (weights * factor).sum(),
+                "correction": corrected.sum(),
+                "entropy": (weights * entropy).sum(),
             }
-        loss = result.loss - self._config.entropy_coefficient * (weights * entropy).sum()
-        metrics = {**result.metrics, **mismatch}
+        loss, metrics = result.loss, {**result.metrics, **measured}
+        if self._config.entropy_coefficient:
+            loss = loss - self._config.entropy_coefficient * (weights * entropy).sum()
         if tokens.reference_logprobs_K is not None:
             terms = self._divergence(logprobs, tokens.reference_logprobs_K)
             loss = loss + self._config.kl_coefficient * (weights * terms).sum()
@@ -48,6 +57,12 @@ class PolicyObjective:
         return LossResult(loss, metrics)
 
 
-def likelihood(tokens: TrainedTokens, logprobs: torch.Tensor, entropy: torch.Tensor) -> LossResult:
+class Likelihood:
     """The objective of supervised learning."""
-    return nll(logprobs, tokens.weights_K)
+
+    whole_rows = False
+
+    def __call__(self, tokens: TrainedTokens, logprobs: torch.Tensor, entropy: torch.Tensor) -> LossResult:
+        """The weighted sum of -log p."""
+        result = nll(logprobs, tokens.weights_K)
+        return LossResult(result.loss, {"entropy": (tokens.weights_K * entropy.detach()).sum()})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 
@@ -14,7 +15,8 @@ from agent_rl.learner.batch import PackedBatch
 class TrainedTokens:
     """What the loss knows of the K trained tokens of a batch; all of shape (K,), without gradient.
 
-    `old_logprobs_K` are the sampler's until somebody recomputes them. `documents_K` numbers the row of each token.
+    `old_logprobs_K` are the sampler's until somebody recomputes them; until then `corrections_K`, which multiply the
+    weights of the policy loss, are 1. `documents_K` numbers the row of each token.
     """
 
     targets_K: torch.Tensor
@@ -22,8 +24,14 @@ class TrainedTokens:
     advantages_K: torch.Tensor
     rollout_logprobs_K: torch.Tensor
     old_logprobs_K: torch.Tensor
+    corrections_K: torch.Tensor
     documents_K: torch.Tensor
     reference_logprobs_K: torch.Tensor | None = None
+
+    def part(self, span: slice) -> Self:
+        """The tokens in `span`; rows may be cut."""
+        values: dict[str, torch.Tensor | None] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value[span] for name, value in values.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +66,7 @@ def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1
             advantages_K=real(batch.advantages_K),
             rollout_logprobs_K=rollout_logprobs_K,
             old_logprobs_K=rollout_logprobs_K,
+            corrections_K=torch.ones_like(rollout_logprobs_K),
             documents_K=long(batch.documents_K),
         ),
     )

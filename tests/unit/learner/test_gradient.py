@@ -8,8 +8,8 @@ import torch
 from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.batch import pack
 from agent_rl.learner.learner import Learner, LearnerConfig
-from agent_rl.learner.logprobs import trained_logprobs
-from agent_rl.learner.losses import ppo_clip
+from agent_rl.learner.logprobs import trained_loss
+from agent_rl.learner.objective import PolicyObjective
 from agent_rl.learner.tensors import to_tensors
 
 LENGTHS = [9, 40, 17, 3, 17, 41, 30, 2]
@@ -50,11 +50,8 @@ def packed_gradient(model, rows, token_budget):
     for batch in pack(rows, token_budget):
         tensors = to_tensors(batch, torch.device("cpu"), total)
         with packed_attention(model):
-            logprobs, _ = trained_logprobs(model, tensors, TEMPERATURE)
-        loss = ppo_clip(
-            logprobs, tensors.trained.old_logprobs_K, tensors.trained.advantages_K, tensors.trained.weights_K, **CLIP
-        ).loss
-        loss.backward()
+            loss = trained_loss(model, tensors, PolicyObjective(LearnerConfig(loss_options=CLIP)), TEMPERATURE).loss
+            loss.backward()
         value += loss.item()
     return value, gradient(model)
 

@@ -22,9 +22,9 @@ def with_own_logprobs(learner, rows):
     for row in rows:
         ids = torch.tensor(row.token_ids_T).long()
         [tensors] = learner._pack([row])
-        logprobs, _ = learner._logprobs(tensors, learner._temperature)
+        logprobs, _ = learner._logprobs(learner.model, tensors)
         own = np.zeros(len(ids), np.float32)
-        own[row.weights_T.nonzero()] = logprobs.detach().numpy()
+        own[row.weights_T.nonzero()] = logprobs.numpy()
         sampled.append(replace(row, rollout_logprobs_T=own))
     return sampled
 

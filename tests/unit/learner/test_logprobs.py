@@ -1,10 +1,14 @@
 import pytest
 import torch
 
-from agent_rl.learner import logprobs as module
+from agent_rl.errors import ModelError
+from agent_rl.learner import head as module
 from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.batch import pack
-from agent_rl.learner.logprobs import trained_logprobs
+from agent_rl.learner.config import LearnerConfig, LoraConfig
+from agent_rl.learner.logprobs import trained_logprobs, trained_loss
+from agent_rl.learner.lora import add_lora, without_lora
+from agent_rl.learner.objective import Likelihood, PolicyObjective
 from agent_rl.learner.tensors import to_tensors
 
 
@@ -21,48 +25,86 @@ def batch(make_rows):
     return to_tensors(packed, torch.device("cpu"))
 
 
-def test_the_head_runs_only_where_a_token_is_trained(model, batch):
-    seen = []
-    model.lm_head.register_forward_hook(lambda _head, inputs, _logits: seen.append(inputs[0].numel() // 32))
-    logprobs, entropy = trained_logprobs(model, batch, 1.0)
-    assert seen == [len(batch.trained.targets_K)] == [len(logprobs)] == [len(entropy)]
-    assert len(batch.trained.targets_K) < len(batch.token_ids_N)
-
-
-def test_entropy_is_that_of_the_sampled_distribution(model, batch):
-    reference = torch.nn.functional.one_hot(batch.sources_K, len(batch.token_ids_N)).double()
+def dense(model, batch, temperature):
+    """The distribution at every trained token, from all logits of all tokens."""
     hidden = model.get_decoder()(
         input_ids=batch.token_ids_N[None],
         position_ids=batch.position_ids_N[None],
         use_cache=False,
         buckets=batch.buckets,
     ).last_hidden_state[0]
-    distribution = torch.distributions.Categorical(logits=model.lm_head(reference @ hidden) / 0.5)
+    return torch.distributions.Categorical(logits=model.lm_head(hidden)[batch.sources_K] / temperature)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_values_are_those_of_the_sampled_distribution(model, batch):
+    distribution = dense(model, batch, 0.5)
     logprobs, entropy = trained_logprobs(model, batch, 0.5)
     torch.testing.assert_close(logprobs, distribution.log_prob(batch.trained.targets_K))
     torch.testing.assert_close(entropy, distribution.entropy())
-    assert logprobs.requires_grad
-    assert not entropy.requires_grad
+    assert not logprobs.requires_grad
 
 
-def test_chunks_change_neither_values_nor_gradients(model, batch, monkeypatch):
-    results = []
-    for logits_per_chunk in (2**24, 5 * 37, 1):
-        monkeypatch.setattr(module, "LOGITS_PER_CHUNK", logits_per_chunk)
-        logprobs, entropy = trained_logprobs(model, batch, 0.9)
-        (logprobs * batch.trained.advantages_K).sum().backward()
-        results.append((logprobs.detach(), entropy, [p.grad for p in model.parameters()]))
-        model.zero_grad()
-    for other in results[1:]:
-        torch.testing.assert_close(other, results[0])
+def test_the_head_runs_only_where_a_token_is_trained(model, batch, monkeypatch):
+    seen = []
+    logits = module.Head.logits
+    monkeypatch.setattr(module.Head, "logits", lambda head, hidden: seen.append(len(hidden)) or logits(head, hidden))
+    trained_logprobs(model, batch, 1.0)
+    trained_loss(model, batch, Likelihood(), 1.0)
+    assert seen == 2 * [len(batch.trained.targets_K)]
+    assert len(batch.trained.targets_K) < len(batch.token_ids_N)
 
 
-def test_chunks_bound_memory(model, make_rows, monkeypatch):
-    """With 10 rows of logits per chunk, no more logits than that are alive at once, forward and backward."""
-    [packed] = pack(make_rows([120] * 4), 1000)
-    monkeypatch.setattr(module, "LOGITS_PER_CHUNK", 10 * 37)
-    saved = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
-        trained_logprobs(model, to_tensors(packed, torch.device("cpu")), 1.0)
-    logits = [shape for shape in saved if len(shape) == 2 and shape[1] == 37 and shape[0] > 10]
-    assert logits == []
+def assert_dense_gradient(model, batch):
+    objective = PolicyObjective(LearnerConfig())
+    with packed_attention(model):
+        distribution = dense(model, batch, 0.7)
+        logprobs, entropy = distribution.log_prob(batch.trained.targets_K), distribution.entropy()
+        expected = gradients(model, objective(batch.trained, logprobs, entropy).loss)
+        actual = gradients(model, trained_loss(model, batch, objective, 0.7).loss)
+    torch.testing.assert_close(actual, expected)
+    return actual
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "llama"])  # embeddings tied and not
+def test_embeddings_tied_or_not_have_their_gradients(make_model, batch, architecture):
+    assert ("lm_head.weight" in assert_dense_gradient(make_model(architecture, torch.float64), batch)) == (
+        architecture == "llama"
+    )
+
+
+def test_a_head_with_a_bias_and_an_adapter_has_its_gradients(make_model, batch):
+    model = make_model("llama", torch.float64)
+    torch.manual_seed(1)
+    model.lm_head.bias = torch.nn.Parameter(torch.randn(37, dtype=torch.float64))
+    assert "lm_head.bias" in assert_dense_gradient(model, batch)
+    add_lora(model, LoraConfig(rank=3, targets=("lm_head", "q_proj")), 0)
+    torch.nn.init.normal_(model.lm_head.lora_B["default"].weight)
+    actual = assert_dense_gradient(model, batch)
+    assert {"lm_head.lora_A.default.weight", "lm_head.lora_B.default.weight"} < set(actual)
+    with packed_attention(model), without_lora(model):
+        expected = dense(model, batch, 1.0).log_prob(batch.trained.targets_K)
+        torch.testing.assert_close(trained_logprobs(model, batch, 1.0)[0], expected)
+
+
+def test_a_head_that_is_no_linear_layer_is_refused(model, batch):
+    model.lm_head = torch.nn.Sequential(torch.nn.Linear(32, 37, dtype=torch.float64))
+    with pytest.raises(ModelError, match="Sequential"):
+        trained_logprobs(model, batch, 1.0)
+
+
+def test_autocast_multiplies_in_bf16_and_adds_in_fp32(make_model, batch):
+    model = make_model("qwen3")
+    with packed_attention(model):
+        exact = gradients(model, trained_loss(model, batch, Likelihood(), 1.0).loss)
+        rounded = gradients(model, trained_loss(model, batch, Likelihood(), 1.0, autocast=True).loss)
+        logprobs, _ = trained_logprobs(model, batch, 1.0, autocast=True)
+    assert logprobs.dtype == torch.float32
+    for name, gradient in exact.items():
+        error = (rounded[name] - gradient).norm() / gradient.norm()
+        assert 1e-6 < error < 0.1, name

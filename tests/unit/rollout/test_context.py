@@ -1,5 +1,7 @@
 """Rewritten contexts: what the policy sees stays bounded, what it sampled is trained once and weighs the same."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -10,8 +12,9 @@ from agent_rl.credit.rows import to_rows
 from agent_rl.engine.scripted import ScriptedEngine
 from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.batch import pack
-from agent_rl.learner.logprobs import trained_logprobs
-from agent_rl.learner.losses import ppo_clip
+from agent_rl.learner.config import LearnerConfig
+from agent_rl.learner.logprobs import trained_logprobs, trained_loss
+from agent_rl.learner.objective import PolicyObjective
 from agent_rl.learner.tensors import to_tensors
 from agent_rl.rollout.context import DROPPED, CompactingAgent, ContextConfig, policy_agents
 from agent_rl.rollout.episode import run_episode
@@ -258,12 +261,11 @@ def gradient(model, rows):
     model.zero_grad()
     for batch in pack(rows, 400):
         tensors = to_tensors(batch, torch.device("cpu"), total)
+        objective = PolicyObjective(LearnerConfig(loss_options={"clip_low": 0.2, "clip_high": 0.2}))
         with packed_attention(model):
-            logprobs, _ = trained_logprobs(model, tensors, 1.0)
-        old = logprobs.detach()
-        ppo_clip(
-            logprobs, old, tensors.trained.advantages_K, tensors.trained.weights_K, clip_low=0.2, clip_high=0.2
-        ).loss.backward()
+            old, _ = trained_logprobs(model, tensors, 1.0)
+            on_policy = replace(tensors, trained=replace(tensors.trained, old_logprobs_K=old))
+            trained_loss(model, on_policy, objective, 1.0).loss.backward()
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 

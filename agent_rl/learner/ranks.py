@@ -41,7 +41,8 @@ class Ranks:
             self.local_rank = _join(timeout_s)
         for name in _TOLD_BY_TORCHRUN:  # not meant for the engines and tools that this process starts
             os.environ.pop(name, None)
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
+        self._in_call = False
         self._broken = False
         self._closing = threading.Event()
         self._beating = threading.Thread(target=self._beat, args=(timeout_s / _BEATS_PER_TIMEOUT,), daemon=True)
@@ -57,13 +58,20 @@ class Ranks:
 
         Raises `UserError` when a rank is lost.
         """
-        with self._turn, _connected("Another rank has ended or fallen silent: its own output says why. Use --resume."):
-            try:
-                _tell(name, *arguments)
+        with self._turn:
+            if self._in_call:  # of a method that calls another one: so do the other ranks
                 yield
+                return
+            self._in_call = True
+            try:
+                with _connected("Another rank has ended or fallen silent: its own output says why. Use --resume."):
+                    _tell(name, *arguments)
+                    yield
             except BaseException:
                 self._broken = True
                 raise
+            finally:
+                self._in_call = False
 
     def close(self) -> None:
         """Let the other ranks end, if they are still waiting for a call."""

@@ -6,6 +6,7 @@ Either can be read by any number of ranks. Whether a checkpoint exists whole is 
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,11 @@ def read_state(folder: Path, like: dict[str, Any]) -> Mapping[str, Any]:
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    alone = not _in_parts(like)
     try:
-        load(like, checkpoint_id=folder, no_dist=not _in_parts(like))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # says that it is alone, as asked
+            load(like, checkpoint_id=folder, no_dist=alone)
     except CheckpointException as error:
         raise ConfigError(
             f"The checkpoint in {str(folder)!r} belongs to another model or LoRA configuration."

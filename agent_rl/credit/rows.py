@@ -14,7 +14,7 @@ import numpy as np
 
 from agent_rl.credit.estimator import Advantages
 from agent_rl.errors import not_found
-from agent_rl.types import BoolArray, FloatArray, Group, Segment, TrainingRow, Trajectory
+from agent_rl.types import BoolArray, FloatArray, Group, IntArray, Segment, TrainingRow, Trajectory
 
 Aggregation: TypeAlias = Literal["token_mean", "sequence_mean"]
 
@@ -37,9 +37,9 @@ def to_rows(groups: Sequence[Group], advantages: Sequence[Advantages], aggregati
     tokens_E = np.array([_trained_tokens(trajectory) for trajectory, _ in episodes], dtype=np.float64)
     shares_E = np.full_like(tokens_E, tokens_E.sum()) if aggregation == "token_mean" else tokens_E * len(tokens_E)
     return [
-        _row(segment, advantages_T, 1 / share)
+        _row(segment, advantages_T, 1 / share, turns_T)
         for (trajectory, credit), share in zip(episodes, shares_E, strict=True)
-        for segment, advantages_T in zip(trajectory.segments, credit, strict=True)
+        for segment, advantages_T, turns_T in zip(trajectory.segments, credit, _turns(trajectory), strict=True)
         if _trained_mask(segment).any()
     ]
 
@@ -59,7 +59,7 @@ def row_groups(groups: Sequence[Group]) -> list[int]:
     ]
 
 
-def _row(segment: Segment, advantages_T: FloatArray, weight: float) -> TrainingRow:
+def _row(segment: Segment, advantages_T: FloatArray, weight: float, turns_T: IntArray) -> TrainingRow:
     return TrainingRow(
         token_ids_T=segment.token_ids_T,
         response_mask_T=segment.response_mask_T,
@@ -67,7 +67,17 @@ def _row(segment: Segment, advantages_T: FloatArray, weight: float) -> TrainingR
         advantages_T=advantages_T,
         weights_T=_trained_mask(segment) * np.float32(weight),
         weight_versions_T=segment.weight_versions_T,
+        turns_T=turns_T,
     )
+
+
+def _turns(trajectory: Trajectory) -> list[IntArray]:
+    """For each segment the number of every sampled token's turn, elsewhere -1."""
+    turns = [np.full(len(segment.token_ids_T), -1, np.int32) for segment in trajectory.segments]
+    for turn in trajectory.turns:
+        if turn.end > turn.start:
+            turns[turn.segment][turn.start : turn.end] = turn.index
+    return turns
 
 
 def _trained_mask(segment: Segment) -> BoolArray:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent_rl.types import FloatArray, IntArray, TrainingRow
 
@@ -22,7 +23,8 @@ class PackedBatch:
     """Documents laid end to end, longest first.
 
     The token `targets_K[k]` is predicted at `sources_K[k]`, the flat position of the token before it in the same
-    document, whose number is `documents_K[k]`; its weight, advantage and rollout log-prob stand at `k` too.
+    document, whose number is `documents_K[k]`; its weight, advantage, rollout log-prob and weight version stand at `k`
+    too. `turns_K` numbers the turns of the batch.
     `lengths_D` sums to N. Document `d` is row `rows_D[d]` of those that were packed.
     """
 
@@ -34,7 +36,9 @@ class PackedBatch:
     weights_K: FloatArray
     advantages_K: FloatArray
     rollout_logprobs_K: FloatArray
+    weight_versions_K: IntArray
     documents_K: IntArray
+    turns_K: IntArray
     rows_D: IntArray
 
 
@@ -73,6 +77,7 @@ def _concatenate(all_rows: Sequence[TrainingRow], lengths: Sequence[int], member
     starts_D = np.cumsum(lengths_D) - lengths_D
     trained = [np.flatnonzero(row.weights_T) for row in rows]
     counts_D = [len(indices) for indices in trained]
+    documents_K = np.repeat(np.arange(len(rows), dtype=np.int32), counts_D)
     return PackedBatch(
         token_ids_N=np.concatenate([row.token_ids_T[:length] for row, length in zip(rows, lengths_D, strict=True)]),
         position_ids_N=np.arange(lengths_D.sum(), dtype=np.int32) - np.repeat(starts_D, lengths_D).astype(np.int32),
@@ -82,9 +87,22 @@ def _concatenate(all_rows: Sequence[TrainingRow], lengths: Sequence[int], member
         weights_K=np.concatenate([row.weights_T[t] for row, t in zip(rows, trained, strict=True)]),
         advantages_K=np.concatenate([row.advantages_T[t] for row, t in zip(rows, trained, strict=True)]),
         rollout_logprobs_K=np.concatenate([row.rollout_logprobs_T[t] for row, t in zip(rows, trained, strict=True)]),
-        documents_K=np.repeat(np.arange(len(rows), dtype=np.int32), counts_D),
+        weight_versions_K=np.concatenate([row.weight_versions_T[t] for row, t in zip(rows, trained, strict=True)]),
+        documents_K=documents_K,
+        turns_K=_count_turns(documents_K, [_turns_of(row, t) for row, t in zip(rows, trained, strict=True)]),
         rows_D=np.array(members, dtype=np.int32),
     )
+
+
+def _turns_of(row: TrainingRow, trained: NDArray[np.intp]) -> IntArray:
+    return np.zeros(len(trained), np.int32) if row.turns_T is None else row.turns_T[trained]
+
+
+def _count_turns(documents_K: IntArray, turns: Sequence[IntArray]) -> IntArray:
+    """Number the turns through the batch: tokens of a turn follow each other, with none of another in between."""
+    turns_K = np.concatenate(turns)
+    begins = (np.diff(documents_K) != 0) | (np.diff(turns_K) != 0)
+    return np.append(0, np.cumsum(begins)).astype(np.int32)
 
 
 def deal(

@@ -6,10 +6,9 @@ optimizer step the weights are divided by their sum: each of the `minibatches` s
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,25 @@ from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
-from agent_rl.learner.logprobs import trained_logprobs, trained_loss
-from agent_rl.learner.lora import add_lora, full_weights, without_lora
-from agent_rl.learner.mismatch import get_correction
-from agent_rl.learner.objective import Likelihood, Objective, PolicyObjective
+from agent_rl.learner.frozen_policy import reference_of, teacher_of
+from agent_rl.learner.logprobs import trained_loss
+from agent_rl.learner.lora import add_lora, full_weights
+from agent_rl.learner.objective import Imitation, Likelihood, Objective, PolicyObjective, pulls
 from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.policy import save_policy
+from agent_rl.learner.preparation import Preparation, with_shares
 from agent_rl.learner.tensors import PackedTensors, to_tensors
 from agent_rl.seeding import stream
 from agent_rl.types import TrainingRow
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Packed batches and what is minimised on them."""
+
+    batches: Sequence[PackedTensors]
+    objective: Objective
+    temperature: float
 
 
 class Learner:
@@ -40,40 +49,63 @@ class Learner:
     """
 
     def __init__(
-        self, model: PreTrainedModel, config: LearnerConfig, *, temperature: float = 1.0, seed: int = 0
+        self,
+        model: PreTrainedModel,
+        config: LearnerConfig,
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+        teacher: PreTrainedModel | None = None,
     ) -> None:
         self.model = model.eval()  # the sampler has no dropout, so neither has the learner
         self.config = config
         self._temperature = temperature
         self._seed = seed
         self._objective = PolicyObjective(config)
-        self._correct = get_correction(config.correction, config.correction_options)
+        self._imitation = Imitation(config.imitation) if config.imitation is not None else None
         check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
-        self._reference = self._make_reference() if config.kl_coefficient else None
+        frozen = {
+            pull.to: reference_of(model, config, temperature, exact=pull.exact)
+            if pull.to == "reference"
+            else teacher_of(model, teacher, config, temperature, exact=pull.exact)
+            for pull in pulls(config)
+        }
+        self._prepare = Preparation(model, config, frozen, temperature)
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._optimizer = Optimizer(self._trainable, config)
 
-    def step(self, rows: Sequence[TrainingRow], groups: Sequence[int] | None = None) -> dict[str, float]:
+    def step(
+        self,
+        rows: Sequence[TrainingRow],
+        groups: Sequence[int] | None = None,
+        *,
+        version: int | None = None,
+        imitated: Sequence[TrainingRow] = (),
+    ) -> dict[str, float]:
         """Take `minibatches * epochs` optimizer steps on `rows` and report on them.
 
         `groups` numbers the group of each row, so that no minibatch cuts one; by default each row is its own.
+        `version` is the weight version that the step starts from, for log-probs that are interpolated by age. Each
+        optimizer step imitates a part of the rows `imitated` (`LearnerConfig.imitation`).
         `mismatch_*` compares the sampler's log-probs with ours before the first update: it measures how far engine and
         learner disagree, and how stale the rows are. `tokens` counts what one pass forwards, the other values are means
-        over the optimizer steps. Raises `ValueError` when no token is trained.
+        over the optimizer steps. Raises `ValueError` when no token is trained, or `version` or `imitation` is missing.
         """
-        parts = self._split(rows, range(len(rows)) if groups is None else groups)
-        minibatches = [self._pack(part) for part in parts]
+        self._check(version, imitated)
+        minibatches = [self._pack(part) for part in self._split(rows, range(len(rows)) if groups is None else groups)]
+        beside = [self._pack(part) for part in self._split(imitated, range(len(imitated)))] if imitated else [[]]
+        updates = self.config.epochs * len(minibatches)
         with packed_attention(self.model):
-            if self.config.old_logprobs == "recompute":
-                minibatches = [[self._with_old_logprobs(batch) for batch in batches] for batches in minibatches]
-            if self._reference is not None:
-                minibatches = [[self._with_reference(batch, self._reference) for batch in m] for m in minibatches]
+            minibatches = [self._prepare(batches) for batches in minibatches]
+            if self._imitation is not None and self._imitation.compares_with_old:
+                beside = [[self._prepare.with_old(batch) for batch in batches] for batches in beside]
             reports = [
-                self._optimize(batches, self._objective, self._temperature)
-                for _ in range(self.config.epochs)
-                for batches in minibatches
+                self._optimize(
+                    self._parts(minibatches[i % len(minibatches)], beside[i % len(beside)], version, i / updates)
+                )
+                for i in range(updates)
             ]
         return self._report(reports, [batch for batches in minibatches for batch in batches])
 
@@ -81,7 +113,7 @@ class Learner:
         """One optimizer step of maximum likelihood on the weighted tokens of `rows`."""
         batches = self._pack(rows)
         with packed_attention(self.model):
-            report = self._optimize(batches, Likelihood(), temperature=1.0)
+            report = self._optimize([_Part(batches, Likelihood(), temperature=1.0)])
         return self._report([report], batches)
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -128,6 +160,27 @@ class Learner:
         """Write the policy (adapters merged) and its tokenizer as a plain transformers checkpoint."""
         save_policy(self.model, tokenizer, folder, self.weights())
 
+    def _check(self, version: int | None, imitated: Sequence[TrainingRow]) -> None:
+        if version is None and self.config.old_logprobs == "interpolate":
+            raise ValueError("to interpolate log-probs by age, a step has to know the weight version it starts from")
+        if imitated and self._imitation is None:
+            raise ValueError("nothing says how rows are imitated: set imitation in the learner's configuration")
+
+    def _parts(
+        self,
+        batches: Sequence[PackedTensors],
+        imitated: Sequence[PackedTensors],
+        version: int | None,
+        progress: float,
+    ) -> list[_Part]:
+        """What one optimizer step is made of, after `progress` of all."""
+        if version is not None and self.config.old_logprobs == "interpolate":
+            batches = [with_shares(batch, version, progress) for batch in batches]
+        parts = [_Part(batches, self._objective, self._temperature)]
+        if imitated and self._imitation is not None:
+            parts.append(_Part(imitated, self._imitation, self._temperature))
+        return parts
+
     def _split(self, rows: Sequence[TrainingRow], groups: Sequence[int]) -> list[list[TrainingRow]]:
         """Deal the groups, in an order drawn for this step, into at most `minibatches` parts of equal size."""
         rng = stream(self._seed, "minibatches", self.optimizer_steps)
@@ -139,36 +192,20 @@ class Learner:
             raise ValueError("nothing to train on: every token of the rows has weight 0")
         return [to_tensors(batch, self.model.device, total_weight) for batch in pack(rows, self.config.token_budget)]
 
-    def _with_old_logprobs(self, batch: PackedTensors) -> PackedTensors:
-        """With the policy's own log-probs before the update, and corrections for the sampler's being different."""
-        tokens = batch.trained
-        old_K, _ = self._logprobs(self.model, batch)
-        factors_K = self._correct(old_K, tokens.rollout_logprobs_K, tokens.documents_K)
-        return replace(batch, trained=replace(tokens, old_logprobs_K=old_K, corrections_K=factors_K))
-
-    def _make_reference(self) -> PreTrainedModel:
-        """The policy as it is now: the model itself where adapters can be switched off, else a copy."""
-        return self.model if self.config.lora is not None else copy.deepcopy(self.model).requires_grad_(False)
-
-    def _with_reference(self, batch: PackedTensors, reference: PreTrainedModel) -> PackedTensors:
-        unadapted = without_lora(self.model) if reference is self.model else packed_attention(reference)
-        with unadapted:
-            reference_K, _ = self._logprobs(reference, batch)
-        return replace(batch, trained=replace(batch.trained, reference_logprobs_K=reference_K))
-
-    def _logprobs(self, model: PreTrainedModel, batch: PackedTensors) -> tuple[torch.Tensor, torch.Tensor]:
-        return trained_logprobs(model, batch, self._temperature, autocast=self.config.autocast)
-
-    def _optimize(self, batches: Sequence[PackedTensors], objective: Objective, temperature: float) -> dict[str, float]:
-        """One optimizer step on the sum of the batches' losses; skipped when the gradient is not finite."""
+    def _optimize(self, parts: Sequence[_Part]) -> dict[str, float]:
+        """One optimizer step on the sum of the parts' losses; skipped when the gradient is not finite."""
         sums: defaultdict[str, float] = defaultdict(float)
         self._optimizer.zero_grad()
-        for batch in batches:
-            result = trained_loss(self.model, batch, objective, temperature, autocast=self.config.autocast)
-            result.loss.backward()
-            sums["loss"] += result.loss.item()
-            for name, value in result.metrics.items():
-                sums[name] += value.item()
+        for part in parts:
+            for batch in part.batches:
+                prepared = self._prepare.with_distributions(batch) if part.objective.whole_vocabulary else batch
+                result = trained_loss(
+                    self.model, prepared, part.objective, part.temperature, autocast=self.config.autocast
+                )
+                result.loss.backward()
+                sums["loss"] += result.loss.item()
+                for name, value in result.metrics.items():
+                    sums[name] += value.item()
         return {**sums, **self._optimizer.step()}
 
     def _report(self, steps: Sequence[Mapping[str, float]], batches: Sequence[PackedTensors]) -> dict[str, float]:

@@ -7,11 +7,11 @@ from transformers import PreTrainedModel
 
 from agent_rl.errors import ModelError
 from agent_rl.learner.attention import language_head, packed_hidden
-from agent_rl.learner.head import Head, head_logprobs, head_loss
+from agent_rl.learner.head import Head, head_logprobs, head_loss, head_proxies
 from agent_rl.learner.lora import merged_weight
-from agent_rl.learner.losses import LossResult
+from agent_rl.learner.loss_result import LossResult
 from agent_rl.learner.objective import Objective
-from agent_rl.learner.tensors import PackedTensors
+from agent_rl.learner.tensors import FrozenTokens, PackedTensors
 
 
 @torch.no_grad()
@@ -29,6 +29,27 @@ def trained_loss(
     """The objective of the K trained tokens at `temperature`, to differentiate with respect to the model's weights."""
     hidden_KE = _trained_hidden(model, batch, autocast)
     return head_loss(_head(model, hidden_KE, temperature, autocast), hidden_KE, batch.trained, objective)
+
+
+@torch.no_grad()
+def trained_proxies(
+    model: PreTrainedModel, batch: PackedTensors, temperature: float, min_p: float, *, autocast: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probs of the K trained tokens, and those of Lp-Reg's proxy. Without gradient."""
+    hidden_KE = _trained_hidden(model, batch, autocast)
+    head = _head(model, hidden_KE, temperature, autocast)
+    return head_proxies(head, hidden_KE, batch.trained.targets_K, min_p)
+
+
+@torch.no_grad()
+def frozen_tokens(
+    model: PreTrainedModel, batch: PackedTensors, temperature: float, *, exact: bool, autocast: bool = False
+) -> FrozenTokens:
+    """What a frozen model says of the K trained tokens; `exact`: and of the vocabulary, for K * E numbers more."""
+    hidden_KE = _trained_hidden(model, batch, autocast)
+    head = _head(model, hidden_KE, temperature, autocast)
+    logprobs_K, _ = head_logprobs(head, hidden_KE, batch.trained.targets_K)
+    return FrozenTokens(logprobs_K, hidden_KE, head) if exact else FrozenTokens(logprobs_K)
 
 
 def _trained_hidden(model: PreTrainedModel, batch: PackedTensors, autocast: bool) -> torch.Tensor:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import packed_attention
-from agent_rl.learner.config import LearnerConfig
+from agent_rl.learner.config import DistillationConfig, LearnerConfig
 from agent_rl.learner.logprobs import frozen_tokens
 from agent_rl.learner.lora import without_lora
 from agent_rl.learner.policy import load_policy
@@ -70,12 +70,18 @@ def teacher_of(
 
 
 def load_teacher(
-    source: str, tokenizer: PreTrainedTokenizerBase, *, dtype: str = "float32", device: str = "cpu"
-) -> PreTrainedModel:
-    """The model in a folder or under a hub id. Raises `ModelError`, and `ConfigError` when its tokens are not ours."""
-    model, its_tokenizer = load_policy(source, dtype=dtype, device=device)
+    config: DistillationConfig | None, policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel | None:
+    """The teacher that a config names, in the policy's dtype and on its device; `None` without a config.
+
+    Raises `ModelError`, and `ConfigError` when its tokens are not ours.
+    """
+    if config is None:
+        return None
+    dtype, device = str(policy.dtype).removeprefix("torch."), str(policy.device)
+    model, its_tokenizer = load_policy(config.teacher, dtype=dtype, device=device)
     if its_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise ConfigError(
-            f"The teacher {source!r} has another tokenizer than the policy: their log-probs cannot be compared."
+            f"The teacher {config.teacher!r} has another tokenizer than the policy: their log-probs do not compare."
         )
     return model

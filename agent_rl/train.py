@@ -35,7 +35,7 @@ from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import EngineConfig, open_engine
 from agent_rl.errors import ConfigError, UserError
 from agent_rl.imitation import Imitated, ImitationConfig, imitated
-from agent_rl.learner.critic import CriticConfig
+from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.frozen_policy import load_teacher
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.mix import Mix
@@ -196,11 +196,17 @@ async def train(
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
-    teacher = load_teacher(options.distillation, model, tokenizer)
-    learner = Learner(copy.deepcopy(model), options, temperature=config.temperature, seed=config.seed, teacher=teacher)
-    imitate = imitated(config.imitation, codec, config.seed) if options.imitation is not None else None
     kind = get_estimator(config.estimator, config.estimator_options).critic
-    critic = make_valuation(kind, model, config.critic, steps=config.steps, seed=config.seed)
+    learner = Learner(
+        copy.deepcopy(model),
+        options,
+        temperature=config.temperature,
+        seed=config.seed,
+        teacher=load_teacher(options.distillation, model, tokenizer),
+        values=config.critic if kind is not None and config.critic.trunk == "policy" else None,
+    )
+    imitate = imitated(config.imitation, codec, config.seed) if options.imitation is not None else None
+    critic = make_valuation(kind, model, config.critic, learner, steps=config.steps, seed=config.seed)
     progress = Progress()
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
@@ -445,6 +451,8 @@ class _Run:
             values, report = critic.assess(groups, self.progress.step)
             metrics = {f"critic/{name}": value for name, value in report.items()}
         rows = to_rows(groups, self._estimator(groups, values), self._config.aggregation)
+        if critic is not None and values is not None:
+            rows = critic.prepare_rows(rows, groups, values)
         if rows and (critic is None or self.progress.step >= critic.alone_steps):
             played = [self._transform_group(group) for group in batch.groups]
             shown = [] if self._imitate is None else self._imitate(played, self.progress.step)

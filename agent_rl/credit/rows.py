@@ -8,6 +8,7 @@ same whether it is one row or several.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -42,6 +43,20 @@ def to_rows(groups: Sequence[Group], advantages: Sequence[Advantages], aggregati
         for segment, advantages_T, turns_T in zip(trajectory.segments, credit, _turns(trajectory), strict=True)
         if _trained_mask(segment).any()
     ]
+
+
+def with_returns(
+    rows: Sequence[TrainingRow], groups: Sequence[Group], returns: Sequence[Advantages]
+) -> list[TrainingRow]:
+    """The rows that `to_rows` made of the groups, with targets for a value head; laid out as advantages."""
+    of_rows = [
+        returns_T
+        for group, members in zip(groups, returns, strict=True)
+        for trajectory, segments in zip(group.valid, members, strict=True)
+        for segment, returns_T in zip(trajectory.segments, segments, strict=True)
+        if _trained_mask(segment).any()
+    ]
+    return [replace(row, returns_T=returns_T) for row, returns_T in zip(rows, of_rows, strict=True)]
 
 
 def row_groups(groups: Sequence[Group]) -> list[int]:

@@ -37,6 +37,7 @@ class PackedBatch:
     advantages_K: FloatArray
     rollout_logprobs_K: FloatArray
     weight_versions_K: IntArray
+    returns_K: FloatArray
     documents_K: IntArray
     turns_K: IntArray
     rows_D: IntArray
@@ -88,6 +89,7 @@ def _concatenate(all_rows: Sequence[TrainingRow], lengths: Sequence[int], member
         advantages_K=np.concatenate([row.advantages_T[t] for row, t in zip(rows, trained, strict=True)]),
         rollout_logprobs_K=np.concatenate([row.rollout_logprobs_T[t] for row, t in zip(rows, trained, strict=True)]),
         weight_versions_K=np.concatenate([row.weight_versions_T[t] for row, t in zip(rows, trained, strict=True)]),
+        returns_K=np.concatenate([_returns_of(row, t) for row, t in zip(rows, trained, strict=True)]),
         documents_K=documents_K,
         turns_K=_count_turns(documents_K, [_turns_of(row, t) for row, t in zip(rows, trained, strict=True)]),
         rows_D=np.array(members, dtype=np.int32),
@@ -96,6 +98,10 @@ def _concatenate(all_rows: Sequence[TrainingRow], lengths: Sequence[int], member
 
 def _turns_of(row: TrainingRow, trained: NDArray[np.intp]) -> IntArray:
     return np.zeros(len(trained), np.int32) if row.turns_T is None else row.turns_T[trained]
+
+
+def _returns_of(row: TrainingRow, trained: NDArray[np.intp]) -> FloatArray:
+    return np.zeros(len(trained), np.float32) if row.returns_T is None else row.returns_T[trained]
 
 
 def _count_turns(documents_K: IntArray, turns: Sequence[IntArray]) -> IntArray:

@@ -20,16 +20,18 @@ from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
+from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.frozen_policy import reference_of, teacher_of
-from agent_rl.learner.logprobs import trained_loss
+from agent_rl.learner.logprobs import HiddenTerm, trained_loss
 from agent_rl.learner.lora import add_lora, full_weights
 from agent_rl.learner.objective import Imitation, Likelihood, Objective, PolicyObjective, pulls
 from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.policy import save_policy
 from agent_rl.learner.preparation import Preparation, with_shares
 from agent_rl.learner.tensors import PackedTensors, to_tensors
+from agent_rl.learner.value_head import ValueHead, prefix_values
 from agent_rl.seeding import stream
-from agent_rl.types import TrainingRow
+from agent_rl.types import FloatArray, IntArray, TrainingRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,13 @@ class _Part:
     batches: Sequence[PackedTensors]
     objective: Objective
     temperature: float
+    beside: HiddenTerm | None = None
 
 
 class Learner:
     """Owns the optimizer, and changes the weights of `model` in place. Between two calls `model` is an ordinary one.
 
+    With `values` a value head on the policy's decoder learns in the same steps; `teacher` is that of distillation.
     `temperature` is that of the sampler: log-probs are taken of the distribution that was sampled from. The same rows
     and state give the same weights bit for bit on a CPU with a fixed number of threads.
     """
@@ -56,6 +60,7 @@ class Learner:
         temperature: float = 1.0,
         seed: int = 0,
         teacher: PreTrainedModel | None = None,
+        values: CriticConfig | None = None,
     ) -> None:
         self.model = model.eval()  # the sampler has no dropout, so neither has the learner
         self.config = config
@@ -72,8 +77,11 @@ class Learner:
             else teacher_of(model, teacher, config, temperature, exact=pull.exact)
             for pull in pulls(config)
         }
-        self._prepare = Preparation(model, config, frozen, temperature)
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.value_head = None if values is None else ValueHead(model, values)
+        if self.value_head is not None:
+            self._trainable |= {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
+        self._prepare = Preparation(model, config, frozen, temperature, self.value_head)
         self._optimizer = Optimizer(self._trainable, config)
 
     def step(
@@ -93,7 +101,7 @@ class Learner:
         learner disagree, and how stale the rows are. `tokens` counts what one pass forwards, the other values are means
         over the optimizer steps. Raises `ValueError` when no token is trained, or `version` or `imitation` is missing.
         """
-        self._check(version, imitated)
+        self._check(rows, version, imitated)
         minibatches = [self._pack(part) for part in self._split(rows, range(len(rows)) if groups is None else groups)]
         beside = [self._pack(part) for part in self._split(imitated, range(len(imitated)))] if imitated else [[]]
         updates = self.config.epochs * len(minibatches)
@@ -115,6 +123,12 @@ class Learner:
         with packed_attention(self.model):
             report = self._optimize([_Part(batches, Likelihood(), temperature=1.0)])
         return self._report([report], batches)
+
+    def values(self, rows: Sequence[IntArray]) -> list[FloatArray]:
+        """What the value head says of every prefix of every row (see `prefix_values`). Raises `ValueError` without."""
+        if self.value_head is None:
+            raise ValueError("this learner has no value head: give it values")
+        return prefix_values(self.model, self.value_head, rows, self.config.token_budget)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's weights by the plain model's names (adapters merged), for an engine.
@@ -160,7 +174,9 @@ class Learner:
         """Write the policy (adapters merged) and its tokenizer as a plain transformers checkpoint."""
         save_policy(self.model, tokenizer, folder, self.weights())
 
-    def _check(self, version: int | None, imitated: Sequence[TrainingRow]) -> None:
+    def _check(self, rows: Sequence[TrainingRow], version: int | None, imitated: Sequence[TrainingRow]) -> None:
+        if self.value_head is not None and any(row.returns_T is None for row in rows):
+            raise ValueError("rows for a learner with a value head need returns_T")
         if version is None and self.config.old_logprobs == "interpolate":
             raise ValueError("to interpolate log-probs by age, a step has to know the weight version it starts from")
         if imitated and self._imitation is None:
@@ -176,7 +192,8 @@ class Learner:
         """What one optimizer step is made of, after `progress` of all."""
         if version is not None and self.config.old_logprobs == "interpolate":
             batches = [with_shares(batch, version, progress) for batch in batches]
-        parts = [_Part(batches, self._objective, self._temperature)]
+        values = None if self.value_head is None else self.value_head.beside_policy
+        parts = [_Part(batches, self._objective, self._temperature, values)]
         if imitated and self._imitation is not None:
             parts.append(_Part(imitated, self._imitation, self._temperature))
         return parts
@@ -200,7 +217,12 @@ class Learner:
             for batch in part.batches:
                 prepared = self._prepare.with_distributions(batch) if part.objective.whole_vocabulary else batch
                 result = trained_loss(
-                    self.model, prepared, part.objective, part.temperature, autocast=self.config.autocast
+                    self.model,
+                    prepared,
+                    part.objective,
+                    part.temperature,
+                    beside=part.beside,
+                    autocast=self.config.autocast,
                 )
                 result.loss.backward()
                 sums["loss"] += result.loss.item()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 from transformers import PreTrainedModel
 
@@ -11,7 +14,10 @@ from agent_rl.learner.head import Head, head_logprobs, head_loss, head_proxies
 from agent_rl.learner.lora import merged_weight
 from agent_rl.learner.loss_result import LossResult
 from agent_rl.learner.objective import Objective
-from agent_rl.learner.tensors import FrozenTokens, PackedTensors
+from agent_rl.learner.tensors import FrozenTokens, PackedTensors, TrainedTokens
+
+HiddenTerm: TypeAlias = Callable[[torch.Tensor, TrainedTokens], LossResult]
+"""Of hidden states (K, E) and the tokens that they predict."""
 
 
 @torch.no_grad()
@@ -24,11 +30,24 @@ def trained_logprobs(
 
 
 def trained_loss(
-    model: PreTrainedModel, batch: PackedTensors, objective: Objective, temperature: float, *, autocast: bool = False
+    model: PreTrainedModel,
+    batch: PackedTensors,
+    objective: Objective,
+    temperature: float,
+    *,
+    beside: HiddenTerm | None = None,
+    autocast: bool = False,
 ) -> LossResult:
-    """The objective of the K trained tokens at `temperature`, to differentiate with respect to the model's weights."""
+    """The objective of the K trained tokens at `temperature`, to differentiate with respect to the model's weights.
+
+    `beside` adds a term of the hidden states that predict them.
+    """
     hidden_KE = _trained_hidden(model, batch, autocast)
-    return head_loss(_head(model, hidden_KE, temperature, autocast), hidden_KE, batch.trained, objective)
+    result = head_loss(_head(model, hidden_KE, temperature, autocast), hidden_KE, batch.trained, objective)
+    if beside is None:
+        return result
+    added = beside(hidden_KE, batch.trained)
+    return LossResult(result.loss + added.loss, {**result.metrics, **added.metrics})
 
 
 @torch.no_grad()

@@ -15,24 +15,33 @@ from agent_rl.learner.low_probability import unlikely
 from agent_rl.learner.mismatch import get_correction
 from agent_rl.learner.proximal import shares
 from agent_rl.learner.tensors import PackedTensors
+from agent_rl.learner.value_head import ValueHead, packed_values
 
 
 class Preparation:
-    """Old log-probs, corrections, Lp-Reg's proxies and what frozen policies say. Called before the first update."""
+    """Old log-probs, corrections, Lp-Reg's proxies, old values, what frozen policies say: before the first update."""
 
     def __init__(
-        self, model: PreTrainedModel, config: LearnerConfig, frozen: Mapping[str, FrozenPolicy], temperature: float
+        self,
+        model: PreTrainedModel,
+        config: LearnerConfig,
+        frozen: Mapping[str, FrozenPolicy],
+        temperature: float,
+        value_head: ValueHead | None,
     ) -> None:
         self._model = model
         self._config = config
         self._frozen = frozen
         self._temperature = temperature
+        self._value_head = value_head
         self._correct = get_correction(config.correction, config.correction_options)
 
     def __call__(self, batches: Sequence[PackedTensors]) -> list[PackedTensors]:
         """The batches of one minibatch."""
         if self._config.old_logprobs == "recompute":
             batches = [self._corrected(batch) for batch in self._with_old(batches)]
+        if self._value_head is not None and self._value_head.config.loss == "clipped":
+            batches = [self._with_old_values(batch, self._value_head) for batch in batches]
         return [self._with_frozen(batch, exact=False) for batch in batches]
 
     def with_old(self, batch: PackedTensors) -> PackedTensors:
@@ -73,6 +82,10 @@ class Preparation:
         tokens = batch.trained
         factors_K = self._correct(tokens.old_logprobs_K, tokens.rollout_logprobs_K, tokens.documents_K)
         return replace(batch, trained=replace(tokens, corrections_K=factors_K))
+
+    def _with_old_values(self, batch: PackedTensors, head: ValueHead) -> PackedTensors:
+        values_K = packed_values(self._model, head, batch)
+        return replace(batch, trained=replace(batch.trained, old_values_K=values_K))
 
     def _with_frozen(self, batch: PackedTensors, *, exact: bool) -> PackedTensors:
         said = {name: policy(batch) for name, policy in self._frozen.items() if policy.exact is exact}

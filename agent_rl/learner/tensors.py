@@ -42,8 +42,8 @@ class TrainedTokens:
 
     `old_logprobs_K` are the sampler's until somebody recomputes them; until then `corrections_K`, which multiply the
     weights of the policy loss, are 1. `documents_K` and `turns_K` number the row and the turn of each token.
-    `proximal_shares_K` asks for interpolated old log-probs (see `proximal`), `proxy_logprobs_K` are Lp-Reg's (-inf:
-    left alone).
+    `returns_K` and `old_values_K` are for a value head. `proximal_shares_K` asks for interpolated old log-probs (see
+    `proximal`), `proxy_logprobs_K` are Lp-Reg's (-inf: left alone).
     """
 
     targets_K: torch.Tensor
@@ -55,6 +55,8 @@ class TrainedTokens:
     documents_K: torch.Tensor
     turns_K: torch.Tensor
     weight_versions_K: torch.Tensor
+    returns_K: torch.Tensor
+    old_values_K: torch.Tensor
     proximal_shares_K: torch.Tensor | None = None
     proxy_logprobs_K: torch.Tensor | None = None
     reference: FrozenTokens | None = None
@@ -104,5 +106,7 @@ def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1
             documents_K=long(batch.documents_K),
             turns_K=long(batch.turns_K),
             weight_versions_K=real(batch.weight_versions_K),
+            returns_K=real(batch.returns_K),
+            old_values_K=torch.zeros_like(rollout_logprobs_K),
         ),
     )

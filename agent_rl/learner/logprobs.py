@@ -22,7 +22,7 @@ def trained_logprobs(
     model: PreTrainedModel, batch: PackedTensors, temperature: float, *, entropy_gradient: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probs of the K trained tokens at `temperature`, and the entropy (nats; a gradient only if asked) at each."""
-    hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
+    hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.layout)
     hidden_KE = hidden_NE.index_select(0, batch.sources_K)
     head = language_head(model)
     chunk = max(1, LOGITS_PER_CHUNK // model.config.get_text_config().vocab_size)

@@ -35,7 +35,7 @@ def test_entropy_is_that_of_the_sampled_distribution(model, batch):
         input_ids=batch.token_ids_N[None],
         position_ids=batch.position_ids_N[None],
         use_cache=False,
-        buckets=batch.buckets,
+        layout=batch.layout,
     ).last_hidden_state[0]
     distribution = torch.distributions.Categorical(logits=model.lm_head(reference @ hidden) / 0.5)
     logprobs, entropy = trained_logprobs(model, batch, 0.5)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent_rl.learner.forest import branch_starts
-from agent_rl.learner.tree import Part, plan
+from agent_rl.learner.tree import MIN_SHARED, Part, plan
 from agent_rl.types import FloatArray, IntArray, TrainingRow
 
 
@@ -41,18 +41,21 @@ class PackedBatch:
     rows_D: IntArray
 
 
-def pack(rows: Sequence[TrainingRow], token_budget: int, *, bound_trained: bool = True) -> list[PackedBatch]:
+def pack(
+    rows: Sequence[TrainingRow], token_budget: int, *, bound_trained: bool = True, min_shared: int = MIN_SHARED
+) -> list[PackedBatch]:
     """Fill batches of at most `token_budget` tokens to forward, in O(n log n) comparisons of rows.
 
-    `bound_trained` keeps the trained tokens of a batch, which rows do not share, to that number too. A row longer than
-    the budget gets a batch of its own. Rows without a trained token (`weights_T` all 0) vanish.
+    `bound_trained` keeps the trained tokens of a batch, which rows do not share, to that number too. Runs of fewer than
+    `min_shared` tokens are not shared. A row longer than the budget gets a batch of its own, with all rows that it
+    begins with. Rows without a trained token (`weights_T` all 0) vanish.
     Raises `ValueError` when the first token of a row has a weight: nothing precedes it that could predict it.
     """
     trained = [_trained(row) for row in rows]
     # All before the last trained token: nothing else is needed to predict it.
     inputs = [row.token_ids_T[: indices[-1] if indices.size else 0] for row, indices in zip(rows, trained, strict=True)]
     counts = [len(indices) for indices in trained] if bound_trained else None
-    return [_lay_out(rows, inputs, trained, part) for part in plan(inputs, token_budget, counts)]
+    return [_lay_out(rows, inputs, trained, part) for part in plan(inputs, token_budget, counts, min_shared)]
 
 
 def _trained(row: TrainingRow) -> IntArray:
@@ -67,8 +70,9 @@ def _lay_out(
 ) -> PackedBatch:
     rows, inputs = [all_rows[i] for i in part.rows], [all_inputs[i] for i in part.rows]
     trained = [all_trained[i] for i in part.rows]
-    begins_D = np.array(part.shared, np.int32)
-    new_D = np.array([len(ids) for ids in inputs], np.int32) - begins_D
+    lengths_D = np.array([len(ids) for ids in inputs], np.int32)
+    begins_D = np.minimum(np.array(part.shared, np.int32), lengths_D)
+    new_D = lengths_D - begins_D
     stems, sources = _along_paths(begins_D.tolist(), new_D.tolist(), trained)
     branches = new_D > 0
     lengths_B = new_D[branches]

@@ -23,7 +23,8 @@ MIN_SHARED = 16
 class Part:
     """Rows that are forwarded together, in depth-first order of their tree, the largest subtree first.
 
-    Row `rows[i]` begins with `shared[i]` tokens of the row before it, which are not forwarded again.
+    Row `rows[i]` begins with the first `shared[i]` tokens of the path that the rows before it left, which are not
+    forwarded again; it is all there if it is no longer than that.
     """
 
     rows: list[int] = field(default_factory=list[int])
@@ -41,7 +42,7 @@ class Part:
 
 @dataclass(slots=True)
 class _Node:
-    """A place where rows end or part: `depth` tokens from the beginning, the last of them this node's run."""
+    """A place where rows end or part, `depth` tokens from the beginning. `rows` end here or, shorter, on the way."""
 
     depth: int
     parent: int
@@ -60,7 +61,7 @@ def plan(
     gets a part of its own, with all rows along it. A tree that does not fit is cut between its branches, and each part
     repeats the path to them. Empty rows vanish. The order of the rows does not matter, except among identical ones.
     """
-    nodes = _without_short_runs(_trie(sequences), min_shared)
+    nodes = _simplified(_trie(sequences), min_shared)
     pending: list[list[Part]] = [[] for _ in nodes]
     for index in sorted(range(len(nodes)), key=lambda i: -nodes[i].depth):  # below before above
         node = nodes[index]
@@ -124,13 +125,18 @@ def _common_prefixes(ordered: Sequence[IntArray]) -> Iterable[int]:
         yield first if length and different[first] else length
 
 
-def _without_short_runs(nodes: list[_Node], min_shared: int) -> list[_Node]:
-    """Branch earlier where a run of fewer than `min_shared` tokens would be shared."""
-    children = np.bincount([node.parent for node in nodes[1:]], minlength=len(nodes)) if len(nodes) > 1 else [0]
-    lifted = [False] * len(nodes)
+def _simplified(nodes: list[_Node], min_shared: int) -> list[_Node]:
+    """Without nodes at which nothing branches, and branching earlier where a short run would be shared."""
+    children = [0] * len(nodes)
+    for node in nodes[1:]:
+        children[node.parent] += 1
+    dissolved = [False] * len(nodes)
     for index in sorted(range(1, len(nodes)), key=lambda i: nodes[i].depth):  # above before below
-        node = nodes[index]
-        if lifted[node.parent]:
-            node.parent = nodes[node.parent].parent
-        lifted[index] = children[index] > 1 and node.depth - nodes[node.parent].depth < min_shared
+        node, above = nodes[index], nodes[nodes[index].parent]
+        if dissolved[node.parent]:
+            if children[node.parent] == 1:  # its rows end on the way to this node
+                node.rows, above.rows = node.rows + above.rows, []
+            node.parent = above.parent
+        run = node.depth - nodes[node.parent].depth
+        dissolved[index] = children[index] == 1 or (children[index] > 1 and run < min_shared)
     return nodes

@@ -13,12 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from agent_rl.errors import ConfigError
-from agent_rl.learner.attention import check_packable, packed_attention, packed_hidden
+from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.tensors import PackedTensors, to_tensors
-from agent_rl.learner.value_head import ValueHead, packed_values, prefix_values
+from agent_rl.learner.value_head import ValueHead, packed_outputs, packed_values, prefix_values
 from agent_rl.seeding import stream
 from agent_rl.types import FloatArray, IntArray, TrainingRow
 
@@ -82,8 +82,7 @@ class Critic:
         total = 0.0
         self._optimizer.zero_grad()
         for batch, old_K in zip(batches, old_values, strict=True):
-            hidden_NE = packed_hidden(self.model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
-            outputs_KB = self.head.outputs(hidden_NE.index_select(0, batch.sources_K))
+            outputs_KB = packed_outputs(self.model, self.head, batch)
             losses_K = self.head.losses(outputs_KB, batch.trained.advantages_K, old_K)
             loss = (batch.trained.weights_K * losses_K).sum()
             loss.backward()

@@ -63,19 +63,24 @@ def prefix_values(
     extended = [_every_position(token_ids_T) for token_ids_T in rows]
     found = [np.zeros(len(token_ids_T) + 1, np.float32) for token_ids_T in rows]
     with packed_attention(model):
-        for batch in pack(extended, token_budget):
+        for batch in pack(extended, token_budget, bound_trained=False):
             values_K = packed_values(model, head, to_tensors(batch, model.device)).float().cpu().numpy()
-            ends = np.cumsum(batch.lengths_D)
-            for row, end, length in zip(batch.rows_D, ends, batch.lengths_D, strict=True):
-                found[row][1 : length + 1] = values_K[end - length : end]
+            bounds = np.searchsorted(batch.documents_K, np.arange(1, len(batch.rows_D)))
+            for row, values_T in zip(batch.rows_D, np.split(values_K, bounds), strict=True):
+                found[row][1:] = values_T
     return found
+
+
+def packed_outputs(model: PreTrainedModel, head: ValueHead, batch: PackedTensors) -> torch.Tensor:
+    """What the head says before each of the K trained tokens, for its losses."""
+    outputs_NB = head.outputs(packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.layout))
+    return outputs_NB.index_select(0, batch.sources_K)  # rows share positions: narrow before it gets long
 
 
 @torch.no_grad()
 def packed_values(model: PreTrainedModel, head: ValueHead, batch: PackedTensors) -> torch.Tensor:
     """V before each of the K trained tokens. Without gradient."""
-    hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
-    return head.value(head.outputs(hidden_NE.index_select(0, batch.sources_K)))
+    return head.value(packed_outputs(model, head, batch))
 
 
 def _every_position(token_ids_T: IntArray) -> TrainingRow:

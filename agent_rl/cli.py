@@ -264,6 +264,14 @@ def serve_retriever(argv: Sequence[str]) -> None:
     command.serve_retriever(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
 
 
+def serve_weights(argv: Sequence[str]) -> None:
+    """Receive weights beside an inference server on another machine: only what changed is sent."""
+    from agent_rl.serve.weights import WeightsConfig, run
+
+    config = parse_options(WeightsConfig, argv, prog="agent-rl serve weights")
+    run(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
+
+
 def index(argv: Sequence[str]) -> None:
     """Index a corpus of passages for search, by words (BM25), by meaning or by both."""
     command = _command("agent_rl_tools.retrieval.command")
@@ -351,7 +359,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor sandbox": doctor_sandbox,
     "ctl": control,
     "trace": trace,
-    "serve retriever": serve_retriever,  # before `serve`, whose targets may have any name
+    "serve retriever": serve_retriever,  # these before `serve`, whose targets may have any name
+    "serve weights": serve_weights,
     "serve": serve,
     "index": index,
     "env list": list_environments,

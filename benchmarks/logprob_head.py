@@ -3,10 +3,10 @@
     pip install -c constraints.txt ".[bench]"
     python benchmarks/logprob_head.py
 
-2048 tokens, hidden size 512, vocabulary 65,536, fp32; the loss counts all tokens, or every fourth. TRL's are called, not
-imitated: `selective_log_softmax` on all logits, and the chunked head of its trainers, which on a CPU scores all tokens
-and masks. Ours and TRL's chunked head give the entropy too. All are checked to give the same loss and gradients. CPU
-time of one thread; the variants take turns, the fastest round counts. Memory is what torch's allocator holds at the
+2048 tokens, hidden size 512, vocabulary 65,536, fp32; the loss counts all tokens, or every fourth. TRL's are called,
+not imitated: `selective_log_softmax` on all logits, and the chunked head of its trainers, which on a CPU scores all
+tokens and masks. Ours and TRL's chunked head give the entropy too. All are checked to give the same loss and
+gradients. CPU time of one thread; the variants take turns, the fastest round counts. Memory is what torch's allocator holds at the
 peak beside the inputs. The limits are the products that no exact method avoids (6 FLOP per token, hidden unit and
 vocabulary entry, at the rate of a large product), and the gradients themselves.
 """
@@ -84,21 +84,26 @@ def check(inputs: Inputs) -> None:
             assert (actual - reference).norm() <= 1e-5 * reference.norm(), name
 
 
+def measure(inputs: Inputs) -> tuple[dict[str, float], dict[str, int], float]:
+    """CPU seconds and peak bytes of each variant, and the rate of matrix products."""
+    times: dict[str, list[float]] = {name: [] for name in NAMES}
+    rates = []
+    for _ in range(ROUNDS):
+        for name, measured in times.items():
+            measured.append(cpu_s(lambda name=name: inputs.differentiate(name)))
+        rates.append(gemm_rate())
+    memory = {name: peak_bytes(lambda name=name: inputs.differentiate(name)) for name in NAMES}
+    return {name: min(measured) for name, measured in times.items()}, memory, max(rates)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     for fraction in (1.0, 0.25):
         inputs = Inputs(fraction)
         check(inputs)
-        times: dict[str, list[float]] = {name: [] for name in NAMES}
-        rates = []
-        for _ in range(ROUNDS):
-            for name, measured in times.items():
-                measured.append(cpu_s(lambda name=name: inputs.differentiate(name)))
-            rates.append(gemm_rate())
-        memory = {name: peak_bytes(lambda name=name: inputs.differentiate(name)) for name in NAMES}
-        seconds = {name: min(measured) for name, measured in times.items()}
-        limit_s, floor = 6 * fraction * N * H * V / max(rates), 4 * (N * H + V * H)
-        table = Table(title=f"{N} tokens, {fraction:.0%} of them trained; {max(rates) / 1e9:.0f} GFLOP/s")
+        seconds, memory, rate = measure(inputs)
+        limit_s, floor = 6 * fraction * N * H * V / rate, 4 * (N * H + V * H)
+        table = Table(title=f"{N} tokens, {fraction:.0%} of them trained; {rate / 1e9:.0f} GFLOP/s")
         for column in ("head", "CPU s", "of naive", "peak MiB", "of naive "):
             table.add_column(column, justify="left" if column == "head" else "right")
         rows = {NAMES[name]: (seconds[name], memory[name]) for name in NAMES} | {"limit": (limit_s, floor)}

@@ -257,31 +257,12 @@ def serve(argv: Sequence[str]) -> None:
     run(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
 
 
-def serve_retriever(argv: Sequence[str]) -> None:
-    """Serve an index of passages over HTTP, as Search-R1's retrieval server does."""
-    command = _command("agent_rl_tools.retrieval.command")
-    config = parse_options(command.RetrieverConfig, argv, prog="agent-rl serve retriever")
-    command.serve_retriever(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
-
-
 def serve_weights(argv: Sequence[str]) -> None:
     """Receive weights beside an inference server on another machine: only what changed is sent."""
     from agent_rl.serve.weights import WeightsConfig, run
 
     config = parse_options(WeightsConfig, argv, prog="agent-rl serve weights")
     run(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
-
-
-def index(argv: Sequence[str]) -> None:
-    """Index a corpus of passages for search, by words (BM25), by meaning or by both."""
-    command = _command("agent_rl_tools.retrieval.command")
-    config = parse_options(command.IndexConfig, argv, prog="agent-rl index", style=OptionStyle(positional="corpus"))
-    command.index(config, Console(stderr=True, highlight=False, soft_wrap=True))
-
-
-def _command(module: str) -> Any:
-    """A command of the packages that are built on the core, which does not import them otherwise."""
-    return importlib.import_module(module)
 
 
 def select_tasks(argv: Sequence[str]) -> None:
@@ -359,10 +340,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor sandbox": doctor_sandbox,
     "ctl": control,
     "trace": trace,
-    "serve retriever": serve_retriever,  # these before `serve`, whose targets may have any name
-    "serve weights": serve_weights,
     "serve": serve,
-    "index": index,
+    "serve weights": serve_weights,
     "env list": list_environments,
     "env check": check_environments,
     "env select": select_tasks,
@@ -370,16 +349,37 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 
 
+def commands() -> dict[str, str | Callable[[Sequence[str]], None]]:
+    """All commands by their words: the core's, and as "package.module:name" those of packages built on it."""
+    from agent_rl import registry
+
+    return {**COMMANDS, **{id.replace(".", " "): target for id, target in registry.commands().items()}}
+
+
 def _dispatch(argv: Sequence[str]) -> None:
+    known = commands()
     if not argv or argv[0] in HELP:
-        rows = [(f"agent-rl {name}", _summary(command.__doc__)) for name, command in COMMANDS.items()]
+        rows = [(f"agent-rl {name}", _described(command)) for name, command in known.items()]
         return _print_table("Train and evaluate LLM agents that act over many turns with real tools.", (), rows)
-    for name, command in COMMANDS.items():
-        words = name.split()
-        if list(argv[: len(words)]) == words:
-            return command(argv[len(words) :])
-    group = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
-    raise not_found("command", " ".join(argv[: 2 if group else 1]), group or COMMANDS)
+    named = [name for name in known if list(argv[: len(name.split())]) == name.split()]
+    if named:  # `serve retriever` is not `serve` with a target
+        longest = max(named, key=len)
+        return _command(known[longest])(argv[len(longest.split()) :])
+    group = [name for name in known if name.startswith(f"{argv[0]} ")]
+    raise not_found("command", " ".join(argv[: 2 if group else 1]), group or known)
+
+
+def _command(command: str | Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+    from agent_rl import registry
+
+    return registry.get_command(command) if isinstance(command, str) else command
+
+
+def _described(command: str | Callable[[Sequence[str]], None]) -> str:
+    try:
+        return _summary(_command(command).__doc__)
+    except UserError as error:
+        return str(error)
 
 
 if __name__ == "__main__":

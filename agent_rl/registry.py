@@ -9,9 +9,9 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from agent_rl.config import load_config
 from agent_rl.environment import Environment, EnvironmentSpec
@@ -19,6 +19,8 @@ from agent_rl.errors import NotFoundError, UserError, did_you_mean, not_found
 from agent_rl.tool import Tool, Toolset
 
 T = TypeVar("T")
+Command: TypeAlias = Callable[[Sequence[str]], None]
+"""A command of `agent-rl`, called with the arguments after its name."""
 
 
 def register_environment(id: str, entry: type[Environment] | str) -> None:
@@ -76,6 +78,16 @@ def get_toolset(id: str) -> type[Toolset]:
 def toolsets() -> dict[str, str]:
     """All known ids with where they come from, sorted, without importing any."""
     return _TOOLSETS.targets()
+
+
+def commands() -> dict[str, str]:
+    """Where the commands of installed packages come from, by their words with dots between; without importing any."""
+    return _COMMANDS.targets()
+
+
+def get_command(id: str) -> Command:
+    """The command called `id`, or named as `"package.module:name"`. Raises `UserError` when there is none."""
+    return _COMMANDS.get(id)
 
 
 def get_served(id: str) -> Tool | type[Toolset] | type[Environment]:
@@ -204,6 +216,7 @@ _TOOLS: Registry[Tool] = Registry("tool", "an @agent_rl.tool", "agent_rl.tools",
 _TOOLSETS: Registry[type[Toolset]] = Registry(
     "toolset", "a complete subclass of agent_rl.Toolset", "agent_rl.toolsets", _is_toolset
 )
+_COMMANDS: Registry[Command] = Registry("command", "a function of arguments", "agent_rl.commands", callable)
 _SERVED: Registry[Tool | type[Toolset] | type[Environment]] = Registry(
     "tool, toolset or environment",
     "an @agent_rl.tool, an agent_rl.Toolset or an agent_rl.Environment",

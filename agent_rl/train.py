@@ -34,7 +34,7 @@ from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import EngineConfig, open_engine
 from agent_rl.errors import ConfigError, UserError
-from agent_rl.learner.critic import Critic, CriticConfig
+from agent_rl.learner.critic import CriticConfig
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.mix import Mix
 from agent_rl.otel import OpenTelemetry
@@ -54,7 +54,7 @@ from agent_rl.tool.cache import ToolCache
 from agent_rl.tool.config import ToolsConfig
 from agent_rl.tool.services import ToolServices, tool_services
 from agent_rl.types import Group, SamplingParams, Task
-from agent_rl.valuation import fit, group_values
+from agent_rl.valuation import Valuation, make_valuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -128,7 +128,7 @@ class TrainConfig(Config):
             estimator = get_estimator(self.estimator, self.estimator_options)
         except UserError as error:  # pydantic explains a `ValueError`
             raise ValueError(str(error)) from error
-        if not estimator.needs_values and self.critic != CriticConfig():
+        if estimator.critic != "token" and self.critic != CriticConfig():
             raise ValueError(f"the estimator {self.estimator} uses no critic: leave out critic, or take token_gae.")
         return self
 
@@ -188,7 +188,8 @@ async def train(
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
     learner = Learner(copy.deepcopy(model), options, temperature=config.temperature, seed=config.seed)
-    critic = _make_critic(config, model)
+    kind = get_estimator(config.estimator, config.estimator_options).critic
+    critic = make_valuation(kind, model, config.critic, steps=config.steps, seed=config.seed)
     progress = Progress()
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
@@ -244,14 +245,6 @@ def _lasting() -> Generator[None, None, None]:
         gc.unfreeze()
 
 
-def _make_critic(config: TrainConfig, model: PreTrainedModel) -> Critic | None:
-    """A critic that starts from the policy, for an estimator that wants values."""
-    if not get_estimator(config.estimator, config.estimator_options).needs_values:
-        return None
-    options = config.critic.for_run(config.steps * config.critic.minibatches * config.critic.epochs)
-    return Critic(copy.deepcopy(model), options, seed=config.seed)
-
-
 class _Run:
     """A running training: what the loop carries from one step to the next."""
 
@@ -260,7 +253,7 @@ class _Run:
         config: TrainConfig,
         run_dir: Path,
         learner: Learner,
-        critic: Critic | None,
+        critic: Valuation | None,
         tokenizer: PreTrainedTokenizerBase,
         journal: Journal,
         logger: MetricsLogger,
@@ -432,13 +425,14 @@ class _Run:
         self._on_step(StepReport(self.progress.step, self._config.steps, metrics))
 
     def _learn(self, batch: Batch) -> dict[str, float]:
-        """Blocking: values, credit, and a step of critic and policy, each towards what was true before both."""
+        """Blocking: values, credit, and a step of critic and policy."""
         groups, critic, metrics = [self._transform_group(group) for group in batch.trained], self._critic, {}
-        values = None if critic is None else group_values(critic, groups)
+        values = None
+        if critic is not None:
+            values, report = critic.assess(groups, self.progress.step)
+            metrics = {f"critic/{name}": value for name, value in report.items()}
         rows = to_rows(groups, self._estimator(groups, values), self._config.aggregation)
-        if critic is not None and values is not None:
-            metrics = {f"critic/{name}": value for name, value in fit(critic, groups, values).items()}
-        if rows and (critic is None or self.progress.step >= critic.config.alone_steps):
+        if rows and (critic is None or self.progress.step >= critic.alone_steps):
             report = self._learner.step(rows, row_groups(groups))
             metrics |= {f"learner/{name}": value for name, value in report.items()}
         return metrics

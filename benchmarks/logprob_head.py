@@ -6,9 +6,9 @@
 2048 tokens, hidden size 512, vocabulary 65,536, fp32; the loss counts all tokens, or every fourth. TRL's are called,
 not imitated: `selective_log_softmax` on all logits, and the chunked head of its trainers, which on a CPU scores all
 tokens and masks. Ours and TRL's chunked head give the entropy too. All are checked to give the same loss and
-gradients. CPU time of one thread; the variants take turns, the fastest round counts. Memory is what torch's allocator holds at the
-peak beside the inputs. The limits are the products that no exact method avoids (6 FLOP per token, hidden unit and
-vocabulary entry, at the rate of a large product), and the gradients themselves.
+gradients. CPU time of one thread; the variants take turns, the fastest round counts. Memory is what torch's allocator
+holds at the peak beside the inputs. The limits are the products that no exact method avoids (6 FLOP per token, hidden
+unit and vocabulary entry, at the rate of a large product), and the gradients themselves.
 """
 
 import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from agent_rl.config import bind_options
 from agent_rl.credit.batchwise import lite_ppo, reinforce_pp, reinforce_pp_baseline
@@ -36,6 +36,7 @@ __all__ = [
     "GROUP_ESTIMATORS",
     "Advantages",
     "Aggregation",
+    "CriticKind",
     "Estimator",
     "Values",
     "get_estimator",
@@ -91,16 +92,20 @@ _SIGNALS: dict[str, Callable[[Group], bool]] = {
 """Which groups teach something; by default those whose rewards differ."""
 
 
+CriticKind: TypeAlias = Literal["token"]
+"""What is valued: every prefix of a row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """An estimator with its options bound. `needs_values` says that it wants a critic's values."""
+    """An estimator with its options bound. `critic` says whose values it wants."""
 
     name: str
-    needs_values: bool
+    critic: CriticKind | None
     has_signal: Callable[[Group], bool]
-    _credit: Callable[[Sequence[Group], Sequence[Values] | None], list[Advantages]]
+    _credit: Callable[[Sequence[Group], Sequence[Any] | None], list[Advantages]]
 
-    def __call__(self, groups: Sequence[Group], values: Sequence[Values] | None = None) -> list[Advantages]:
+    def __call__(self, groups: Sequence[Group], values: Sequence[Any] | None = None) -> list[Advantages]:
         """Advantages of a batch, for each group's valid members."""
         return self._credit(groups, values)
 
@@ -113,9 +118,9 @@ def get_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estima
     signal, what = _SIGNALS.get(name, has_signal), f"the estimator {name}"
     if (of_group := GROUP_ESTIMATORS.get(name)) is not None:
         one = partial(of_group, **bind_options(what, of_group, options or {}))
-        return Estimator(name, False, signal, lambda groups, values: [one(group) for group in groups])
+        return Estimator(name, None, signal, lambda groups, values: [one(group) for group in groups])
     if (of_batch := BATCH_ESTIMATORS.get(name)) is not None:
         batch = partial(of_batch, **bind_options(what, of_batch, options or {}))
-        return Estimator(name, False, signal, lambda groups, values: batch(groups))
+        return Estimator(name, None, signal, lambda groups, values: batch(groups))
     with_critic = CRITIC_ESTIMATORS[name]
-    return Estimator(name, True, signal, partial(with_critic, **bind_options(what, with_critic, options or {})))
+    return Estimator(name, "token", signal, partial(with_critic, **bind_options(what, with_critic, options or {})))

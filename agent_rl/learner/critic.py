@@ -79,11 +79,11 @@ class Critic:
         extended = [_every_position(token_ids_T) for token_ids_T in rows]
         found = [np.zeros(len(token_ids_T) + 1, np.float32) for token_ids_T in rows]
         with torch.no_grad(), packed_attention(self.model):
-            for batch in pack(extended, self.config.token_budget):
+            for batch in pack(extended, self.config.token_budget, bound_trained=False):
                 values_K = self._value(self._outputs(to_tensors(batch, self.model.device))).float().cpu().numpy()
-                ends = np.cumsum(batch.lengths_D)
-                for row, end, length in zip(batch.rows_D, ends, batch.lengths_D, strict=True):
-                    found[row][1 : length + 1] = values_K[end - length : end]
+                bounds = np.searchsorted(batch.documents_K, np.arange(1, len(batch.rows_D)))
+                for row, values_T in zip(batch.rows_D, np.split(values_K, bounds), strict=True):
+                    found[row][1:] = values_T
         return found
 
     def step(self, rows: Sequence[TrainingRow], groups: Sequence[int]) -> dict[str, float]:
@@ -124,8 +124,8 @@ class Critic:
         return [to_tensors(b, self.model.device, total_weight) for b in pack(rows, self.config.token_budget)]
 
     def _outputs(self, batch: PackedTensors) -> torch.Tensor:
-        hidden_NE = packed_hidden(self.model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
-        outputs_KB = self.head(hidden_NE.index_select(0, batch.sources_K))
+        outputs_NB = self.head(packed_hidden(self.model, batch.token_ids_N, batch.position_ids_N, batch.layout))
+        outputs_KB = outputs_NB.index_select(0, batch.sources_K)  # rows share positions: narrow before it gets long
         return outputs_KB if outputs_KB.dtype == torch.float64 else outputs_KB.float()
 
     def _value(self, outputs_KB: torch.Tensor) -> torch.Tensor:

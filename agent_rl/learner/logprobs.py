@@ -33,7 +33,7 @@ def trained_loss(
 
 def _trained_hidden(model: PreTrainedModel, batch: PackedTensors, autocast: bool) -> torch.Tensor:
     with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-        hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
+        hidden_NE = packed_hidden(model, batch.token_ids_N, batch.position_ids_N, batch.layout)
     return hidden_NE.index_select(0, batch.sources_K)
 
 

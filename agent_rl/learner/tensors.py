@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 
-from agent_rl.learner.attention import Bucket, document_buckets
+from agent_rl.learner.attention import Layout, make_layout
 from agent_rl.learner.batch import PackedBatch
 
 
@@ -40,7 +40,7 @@ class PackedTensors:
 
     token_ids_N: torch.Tensor
     position_ids_N: torch.Tensor
-    buckets: list[Bucket]
+    layout: Layout
     sources_K: torch.Tensor
     trained: TrainedTokens
 
@@ -58,7 +58,7 @@ def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1
     return PackedTensors(
         token_ids_N=long(batch.token_ids_N),
         position_ids_N=long(batch.position_ids_N),
-        buckets=document_buckets(batch.lengths_D.tolist(), device),
+        layout=make_layout(batch.lengths_B, batch.stems_B, device),
         sources_K=long(batch.sources_K),
         trained=TrainedTokens(
             targets_K=long(batch.targets_K),

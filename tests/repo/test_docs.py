@@ -7,7 +7,8 @@ from pathlib import Path
 import mktestdocs
 import pytest
 
-from agent_rl.cli import COMMANDS, TraceConfig, load_recipe
+from agent_rl.cli import TraceConfig, load_recipe
+from agent_rl.cli import commands as agent_rl_commands
 from agent_rl.config import field_paths
 from agent_rl.doctor.sandbox import SandboxDoctorConfig
 from agent_rl.doctor.tokens import TokensConfig
@@ -56,7 +57,8 @@ def test_commands_exist(line: str):
 
 
 def check_agent_rl(words: list[str]) -> None:
-    command = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
+    named = [name for name in agent_rl_commands() if words[: len(name.split())] == name.split()]
+    command = max(named, key=len, default=None)
     assert command, f"there is no such command: agent-rl {' '.join(words)}"
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
     if command == "train" and len(words) > 1:

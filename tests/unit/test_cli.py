@@ -181,7 +181,17 @@ def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]):
     for argv in ([], ["--help"], ["-h"]):
         assert main(argv) == 0
         out = capsys.readouterr().out
-        assert all(f"agent-rl {name}" in out for name in cli.COMMANDS)
+        assert all(f"agent-rl {name}" in out for name in cli.commands())
+
+
+def test_packages_add_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    installed = {"serve.cake": "builtins:print", "gone": "no_such_package:go"}
+    monkeypatch.setattr("agent_rl.registry.commands", lambda: installed)
+    assert main(["serve", "cake", "--big"]) == 0  # not `serve` with the target cake
+    assert capsys.readouterr().out == "['--big']\n"
+    assert "no_such_package" in fails(capsys, "gone")
+    assert main([]) == 0
+    assert "no_such_package" in capsys.readouterr().out
 
 
 def test_lists_show_what_can_be_loaded_and_why_not(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

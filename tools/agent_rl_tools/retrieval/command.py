@@ -1,8 +1,8 @@
-"""What `agent-rl index` and `agent-rl serve retriever` do."""
+"""The commands `agent-rl index` and `agent-rl serve retriever`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from agent_rl.config import Config
 from agent_rl.errors import RolloutFailure, UserError
+from agent_rl.options import OptionStyle, parse_options
 from agent_rl.progress import counting_progress
 from agent_rl_tools.retrieval.corpus import count_lines, read_corpus
 from agent_rl_tools.retrieval.index import Embedding, IndexKind, build_index, open_index
@@ -39,6 +40,18 @@ class RetrieverConfig(Config):
     token_file: Path | None = Field(
         default=None, description="File with the token that clients must send; else AGENT_RL_SERVE_TOKEN is read."
     )
+
+
+def index_command(argv: Sequence[str]) -> None:
+    """Index a corpus of passages for search, by words (BM25), by meaning or by both."""
+    config = parse_options(IndexConfig, argv, prog="agent-rl index", style=OptionStyle(positional="corpus"))
+    index(config, Console(stderr=True, highlight=False, soft_wrap=True))
+
+
+def serve_retriever_command(argv: Sequence[str]) -> None:
+    """Serve an index of passages over HTTP, as Search-R1's retrieval server does."""
+    config = parse_options(RetrieverConfig, argv, prog="agent-rl serve retriever")
+    serve_retriever(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
 
 
 def index(config: IndexConfig, console: Console) -> None:

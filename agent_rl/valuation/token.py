@@ -1,8 +1,9 @@
-"""Where a critic meets groups: the values of their episodes, and rows with the targets that it learns from."""
+"""The token critic meets groups: the values of their episodes, and rows with the targets that it learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,27 @@ from agent_rl.credit.gae import critic_targets
 from agent_rl.credit.rows import row_groups, to_rows
 from agent_rl.learner.critic import Critic
 from agent_rl.types import FloatArray, Group, Segment
+
+
+class TokenValuation:
+    """V of every prefix. The values are those of before learning: its targets are made of them."""
+
+    def __init__(self, critic: Critic) -> None:
+        self._critic = critic
+        self.alone_steps = critic.config.alone_steps
+
+    def assess(self, groups: Sequence[Group], step: int) -> tuple[list[Values], dict[str, float]]:
+        """The values, and a report of `fit`."""
+        values = group_values(self._critic, groups)
+        return values, fit(self._critic, groups, values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Live tensors: write them before the next step."""
+        return self._critic.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state`, bit for bit."""
+        self._critic.load_state_dict(state)
 
 
 def group_values(critic: Critic, groups: Sequence[Group]) -> list[Values]:

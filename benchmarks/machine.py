@@ -21,7 +21,11 @@ def gemm_rate(size: int = 1536) -> float:
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """The most that `run` has allocated at once, by the records of torch's CPU allocator: exact, unlike the RSS."""
+    """The most that `run` has allocated at once, by the records of torch's CPU allocator: exact, unlike the RSS.
+
+    Runs it twice. What was there before does not count, nor that the second run may free it.
+    """
+    run()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run()
     kineto = recorded.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]  # it has run

@@ -94,6 +94,7 @@ def head_loss(head: Head, hidden_KE: torch.Tensor, tokens: TrainedTokens, object
                 slopes = whole.part(span)
             _to_gradient_(logits_KV, targets_K, entropy_K, slopes)
             gradients.add(span, logits_KV)
+            del logits_KV  # before there are those of the next chunk
     total = _sum(results)
     loss: torch.Tensor = _Differentiated.apply(total.loss, gradients.of_inputs(), *inputs)  # pyright: ignore[reportAssignmentType]  # untyped in torch
     return LossResult(loss, total.metrics)

@@ -34,7 +34,9 @@ from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import EngineConfig, open_engine
 from agent_rl.errors import ConfigError, UserError
-from agent_rl.learner.critic import CriticConfig
+from agent_rl.imitation import Imitated, ImitationConfig, imitated
+from agent_rl.learner.critic_config import CriticConfig
+from agent_rl.learner.frozen_policy import load_teacher
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.mix import Mix
 from agent_rl.otel import OpenTelemetry
@@ -106,6 +108,9 @@ class TrainConfig(Config):
     context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
     tools: ToolsConfig = Field(default_factory=ToolsConfig, description="How the environment's tools are run.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
+    imitation: ImitationConfig = Field(
+        default_factory=ImitationConfig, description="What is imitated, where learner.imitation is set."
+    )
     critic: CriticConfig = Field(
         default_factory=CriticConfig, description="How values are learned, for estimators that use a critic."
     )
@@ -131,6 +136,10 @@ class TrainConfig(Config):
             raise ValueError(str(error)) from error
         if estimator.critic != "token" and self.critic != CriticConfig():
             raise ValueError(f"the estimator {self.estimator} uses no critic: leave out critic, or take token_gae.")
+        if self.learner.imitation is None and self.imitation != ImitationConfig():
+            raise ValueError(
+                "nothing says how to imitate: set learner.imitation, such as learner.imitation.coefficient."
+            )
         return self
 
 
@@ -189,12 +198,18 @@ async def train(
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
-    if ranks is None:
-        learner = Learner(copy.deepcopy(model), options, temperature=config.temperature, seed=config.seed)
-    else:
-        learner = ranks.learner(model, options, temperature=config.temperature, seed=config.seed)
     kind = get_estimator(config.estimator, config.estimator_options).critic
-    critic = make_valuation(kind, model, config.critic, steps=config.steps, seed=config.seed)
+    make_learner = ranks.learner if ranks is not None else Learner
+    learner = make_learner(
+        copy.deepcopy(model) if ranks is None else model,  # on several ranks it makes copies that fit
+        options,
+        temperature=config.temperature,
+        seed=config.seed,
+        teacher=load_teacher(options.distillation, model, tokenizer),
+        values=config.critic if kind is not None and config.critic.trunk == "policy" else None,
+    )
+    imitate = imitated(config.imitation, codec, config.seed) if options.imitation is not None else None
+    critic = make_valuation(kind, model, config.critic, learner, steps=config.steps, seed=config.seed)
     progress = Progress()
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
@@ -216,7 +231,7 @@ async def train(
         telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
         run = _Run(
             *(config, run_dir, learner, critic, tokenizer, journal, logger, on_step, transform_group, progress),
-            *(telemetry, program),
+            *(telemetry, program, imitate),
         )
         async with (
             open_engine(
@@ -267,6 +282,7 @@ class _Run:
         progress: Progress,
         telemetry: OpenTelemetry | None,
         program: MakeProgram | None,
+        imitate: Imitated | None,
     ) -> None:
         self.progress = progress
         self._config = config
@@ -284,6 +300,7 @@ class _Run:
         self._telemetry = telemetry
         self._mix = Mix()
         self._program = program
+        self._imitate = imitate
         self._tool_cache: ToolCache | None = None
 
     async def go(
@@ -371,7 +388,7 @@ class _Run:
             config.refills_per_batch,
             drop,
             config.min_group_members,
-            self._estimator.has_signal,
+            self._estimator.has_signal if self._config.learner.distillation is None else _any_valid,
         ):
             wait_s = time.perf_counter() - began
             await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
@@ -437,8 +454,12 @@ class _Run:
             values, report = critic.assess(groups, self.progress.step)
             metrics = {f"critic/{name}": value for name, value in report.items()}
         rows = to_rows(groups, self._estimator(groups, values), self._config.aggregation)
+        if critic is not None and values is not None:
+            rows = critic.prepare_rows(rows, groups, values)
         if rows and (critic is None or self.progress.step >= critic.alone_steps):
-            report = self._learner.step(rows, row_groups(groups))
+            played = [self._transform_group(group) for group in batch.groups]
+            shown = [] if self._imitate is None else self._imitate(played, self.progress.step)
+            report = self._learner.step(rows, row_groups(groups), version=self.progress.step, imitated=shown)
             metrics |= {f"learner/{name}": value for name, value in report.items()}
         return metrics
 
@@ -468,6 +489,11 @@ class _Run:
                 export=self._export,
                 keep=config.keep_checkpoints,
             )
+
+
+def _any_valid(group: Group) -> bool:
+    """What a teacher has something to say about: rewards need not differ."""
+    return bool(group.valid)
 
 
 def _refuse_total_failure(batch: Batch) -> None:

@@ -295,6 +295,8 @@ class TrainingRow:
 
     `weights_T` is the explicit weight of each token in the loss (0 on tokens that are not trained). A plain sum of
     `weights_T * loss_T` over all rows of a batch is the batch's loss, however rows are split, packed or padded.
+    `turns_T` numbers the turn of each sampled token (none: a row is one turn), `returns_T` is what a value head on the
+    policy learns.
     """
 
     token_ids_T: IntArray
@@ -303,3 +305,5 @@ class TrainingRow:
     advantages_T: FloatArray
     weights_T: FloatArray
     weight_versions_T: IntArray
+    turns_T: IntArray | None = None
+    returns_T: FloatArray | None = None

@@ -8,13 +8,14 @@ same whether it is one row or several.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from agent_rl.credit.estimator import Advantages
 from agent_rl.errors import not_found
-from agent_rl.types import BoolArray, FloatArray, Group, Segment, TrainingRow, Trajectory
+from agent_rl.types import BoolArray, FloatArray, Group, IntArray, Segment, TrainingRow, Trajectory
 
 Aggregation: TypeAlias = Literal["token_mean", "sequence_mean"]
 
@@ -37,11 +38,25 @@ def to_rows(groups: Sequence[Group], advantages: Sequence[Advantages], aggregati
     tokens_E = np.array([_trained_tokens(trajectory) for trajectory, _ in episodes], dtype=np.float64)
     shares_E = np.full_like(tokens_E, tokens_E.sum()) if aggregation == "token_mean" else tokens_E * len(tokens_E)
     return [
-        _row(segment, advantages_T, 1 / share)
+        _row(segment, advantages_T, 1 / share, turns_T)
         for (trajectory, credit), share in zip(episodes, shares_E, strict=True)
-        for segment, advantages_T in zip(trajectory.segments, credit, strict=True)
+        for segment, advantages_T, turns_T in zip(trajectory.segments, credit, _turns(trajectory), strict=True)
         if _trained_mask(segment).any()
     ]
+
+
+def with_returns(
+    rows: Sequence[TrainingRow], groups: Sequence[Group], returns: Sequence[Advantages]
+) -> list[TrainingRow]:
+    """The rows that `to_rows` made of the groups, with targets for a value head; laid out as advantages."""
+    of_rows = [
+        returns_T
+        for group, members in zip(groups, returns, strict=True)
+        for trajectory, segments in zip(group.valid, members, strict=True)
+        for segment, returns_T in zip(trajectory.segments, segments, strict=True)
+        if _trained_mask(segment).any()
+    ]
+    return [replace(row, returns_T=returns_T) for row, returns_T in zip(rows, of_rows, strict=True)]
 
 
 def row_groups(groups: Sequence[Group]) -> list[int]:
@@ -59,7 +74,7 @@ def row_groups(groups: Sequence[Group]) -> list[int]:
     ]
 
 
-def _row(segment: Segment, advantages_T: FloatArray, weight: float) -> TrainingRow:
+def _row(segment: Segment, advantages_T: FloatArray, weight: float, turns_T: IntArray) -> TrainingRow:
     return TrainingRow(
         token_ids_T=segment.token_ids_T,
         response_mask_T=segment.response_mask_T,
@@ -67,7 +82,17 @@ def _row(segment: Segment, advantages_T: FloatArray, weight: float) -> TrainingR
         advantages_T=advantages_T,
         weights_T=_trained_mask(segment) * np.float32(weight),
         weight_versions_T=segment.weight_versions_T,
+        turns_T=turns_T,
     )
+
+
+def _turns(trajectory: Trajectory) -> list[IntArray]:
+    """For each segment the number of every sampled token's turn, elsewhere -1."""
+    turns = [np.full(len(segment.token_ids_T), -1, np.int32) for segment in trajectory.segments]
+    for turn in trajectory.turns:
+        if turn.end > turn.start:
+            turns[turn.segment][turn.start : turn.end] = turn.index
+    return turns
 
 
 def _trained_mask(segment: Segment) -> BoolArray:

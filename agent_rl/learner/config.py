@@ -34,6 +34,41 @@ class MemoryConfig(Config):
     )
 
 
+class LpRegConfig(Config):
+    """Low-probability regularisation (arXiv:2510.03222): unlikely tokens of bad samples are kept alive."""
+
+    coefficient: float = Field(default=1.0, gt=0, description="Weight of the term.")
+    share: float = Field(default=0.01, gt=0, le=1, description="Least likely tokens with A < 0 that are protected.")
+    min_p: float = Field(
+        default=0.02, gt=0, lt=1, description="Probability, as a share of the likeliest token's, below which is noise."
+    )
+
+
+class DistillationConfig(Config):
+    """On-policy distillation: the policy comes near a teacher on the tokens that it samples itself."""
+
+    teacher: str = Field(description="Folder or hub id of the teacher; its tokenizer has to be the policy's.")
+    coefficient: float = Field(default=1.0, gt=0, description="Weight of the divergence from the teacher.")
+    divergence: str = Field(
+        default="k1", description="k1 (as a reward per token), k2, k3, ... or exact_reverse, exact_forward, exact_js."
+    )
+    options: dict[str, float] = Field(
+        default_factory=dict[str, float], description="The divergence's own options, such as beta 0.5."
+    )
+
+
+class ImitationLossConfig(Config):
+    """Supervised learning beside reinforcement learning, in the same optimizer steps."""
+
+    coefficient: float = Field(
+        default=0.1, gt=0, description="Total weight of imitated tokens; of sampled ones it is 1."
+    )
+    loss: str = Field(default="nll", description="Loss of imitated tokens: nll or rl_plus.")
+    options: dict[str, float] = Field(
+        default_factory=dict[str, float], description="The loss's own options, such as gamma 0.5."
+    )
+
+
 class OptimizerConfig(Config):
     """How gradients become weights."""
 
@@ -59,17 +94,21 @@ class OptimizerConfig(Config):
 class LearnerConfig(OptimizerConfig):
     """How rows become weights."""
 
-    loss: str = Field(default="ppo_clip", description="Policy loss: ppo_clip, cispo, gspo or reinforce.")
+    loss: str = Field(default="ppo_clip", description="Policy loss: ppo_clip, cispo, ...; docs/credit.md has them all.")
     loss_options: dict[str, float] = Field(
         default_factory=dict[str, float], description="The loss's own options, such as clip_high 0.28."
     )
-    old_logprobs: Literal["rollout", "recompute"] = Field(
+    old_logprobs: Literal["rollout", "recompute", "interpolate"] = Field(
         default="rollout",
-        description="Ratios against the sampler's log-probs, or the learner's own before the first update.",
+        description="Ratios against the sampler's log-probs, the learner's own before the first update (a forward pass "
+        "more), or an interpolation between the sampler's and the current ones by age.",
+    )
+    advantage_coefficient: float = Field(
+        default=1.0, ge=0, description="Weight of the advantages; 0: only distillation and penalties teach."
     )
     correction: str = Field(
         default="none",
-        description="For a sampler that differs: importance, truncate, mask or mask_rows; needs recomputed log-probs.",
+        description="For a sampler that differs: importance, truncate, mask or mask_rows; not with rollout log-probs.",
     )
     correction_options: dict[str, float] = Field(
         default_factory=dict[str, float], description="The correction's own options, such as at 2."
@@ -77,7 +116,17 @@ class LearnerConfig(OptimizerConfig):
     kl_coefficient: float = Field(
         default=0.0, ge=0, description="Weight of the divergence from the policy that training began with; 0: none."
     )
-    kl: str = Field(default="k2", description="Divergence: k2 (reverse KL), k3 (GRPO's), forward or js.")
+    kl: str = Field(
+        default="k2",
+        description="Divergence: k1 (as a reward), k2 (reverse KL), k3 (GRPO's), forward, js, or, over the whole "
+        "vocabulary, exact_reverse, exact_forward or exact_js.",
+    )
+    kl_options: dict[str, float] = Field(
+        default_factory=dict[str, float], description="The divergence's own options, such as beta 0.5."
+    )
+    distillation: DistillationConfig | None = Field(default=None, description="Come near a teacher.")
+    imitation: ImitationLossConfig | None = Field(default=None, description="Imitate demonstrations or own successes.")
+    lp_reg: LpRegConfig | None = Field(default=None, description="Keep unlikely tokens of bad samples alive.")
     entropy_coefficient: float = Field(default=0.0, description="Weight of the entropy bonus of trained tokens.")
     minibatches: int = Field(default=1, ge=1, description="Optimizer steps per pass over a batch.")
     epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
@@ -96,6 +145,14 @@ class LearnerConfig(OptimizerConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.correction != "none" and self.old_logprobs != "recompute":
-            raise ValueError("a correction compares with recomputed log-probs: set old_logprobs to recompute.")
+        if self.correction != "none" and self.old_logprobs == "rollout":
+            raise ValueError(
+                "a correction compares with other log-probs: set old_logprobs to recompute or interpolate."
+            )
+        if self.lp_reg is not None and self.old_logprobs != "recompute":
+            raise ValueError(
+                "lp_reg needs the policy's distributions before the update: set old_logprobs to recompute."
+            )
+        if not (self.advantage_coefficient or self.kl_coefficient or self.distillation):
+            raise ValueError("advantage_coefficient 0 leaves nothing to learn: add distillation, or a kl_coefficient.")
         return self

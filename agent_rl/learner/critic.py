@@ -6,69 +6,32 @@ Knows values and targets; refuses to know where targets come from (`agent_rl.cre
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from transformers import PreTrainedModel
 
 from agent_rl.errors import ConfigError
-from agent_rl.learner.attention import check_packable, packed_attention, packed_hidden
+from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
-from agent_rl.learner.config import OptimizerConfig
+from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.tensors import PackedTensors, to_tensors
-from agent_rl.learner.value_losses import HLGauss, clipped_squared_error, squared_error
+from agent_rl.learner.value_head import ValueHead, packed_outputs, packed_values, prefix_values
 from agent_rl.seeding import stream
 from agent_rl.types import FloatArray, IntArray, TrainingRow
 
 
-class CriticConfig(OptimizerConfig):
-    """How values are learned."""
-
-    learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate of AdamW.")
-    loss: Literal["squared", "clipped", "hl_gauss"] = Field(
-        default="squared", description="Squared error, PPO's clipped one, or classification (HL-Gauss)."
-    )
-    clip: float = Field(default=0.2, gt=0, description="How far from its old value the clipped loss lets a value go.")
-    low: float = Field(default=0.0, description="Least return that hl_gauss can express.")
-    high: float = Field(default=1.0, description="Greatest return that hl_gauss can express.")
-    bins: int = Field(default=51, ge=2, description="Classes of hl_gauss.")
-    spread: float = Field(default=0.75, gt=0, description="Deviation of hl_gauss's targets, in bins.")
-    gamma: float = Field(default=1.0, ge=0, le=1, description="Discount of the critic's targets, per token.")
-    lam: float = Field(default=1.0, ge=0, le=1, description="Lambda of the critic's targets; 1: returns.")
-    minibatches: int = Field(default=1, ge=1, description="Optimizer steps per pass over a batch.")
-    epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
-    alone_steps: int = Field(
-        default=0, ge=0, description="First training steps in which only the critic learns (value pretraining)."
-    )
-    token_budget: int = Field(default=8192, ge=1, description="Tokens forwarded at once; bounds memory.")
-
-    @model_validator(mode="after")
-    def _a_range(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low} has to be below high {self.high}.")
-        return self
-
-
 class Critic:
-    """Owns a model and its optimizer. `model` is changed in place: give it a copy of the policy.
-
-    The head starts at 0, so that all first values are 0 (or, of hl_gauss, the middle of its range).
-    """
+    """Owns a model and its optimizer. `model` is changed in place: give it a copy of the policy."""
 
     def __init__(self, model: PreTrainedModel, config: CriticConfig, *, seed: int = 0) -> None:
         check_packable(model)
         self.model = model.eval()
         self.config = config
         self._seed = seed
-        self._classes = HLGauss(config.low, config.high, config.bins, config.spread)
-        width: int = model.config.get_text_config().hidden_size
-        outputs = config.bins if config.loss == "hl_gauss" else 1
-        self.head = torch.nn.Linear(width, outputs, device=model.device, dtype=model.dtype)
-        torch.nn.init.zeros_(self.head.weight)
-        torch.nn.init.zeros_(self.head.bias)
+        self.head = ValueHead(model, config)
         unused = {id(p) for p in _language_head_only(model)}
         self._trainable = {name: p for name, p in model.named_parameters() if id(p) not in unused and p.requires_grad}
         self._trainable |= {f"value_head.{name}": p for name, p in self.head.named_parameters()}
@@ -76,15 +39,7 @@ class Critic:
 
     def values(self, rows: Sequence[IntArray]) -> list[FloatArray]:
         """V of every prefix of every row of tokens: `values_T1[t]` is that of the first `t` tokens, and of none 0."""
-        extended = [_every_position(token_ids_T) for token_ids_T in rows]
-        found = [np.zeros(len(token_ids_T) + 1, np.float32) for token_ids_T in rows]
-        with torch.no_grad(), packed_attention(self.model):
-            for batch in pack(extended, self.config.token_budget):
-                values_K = self._value(self._outputs(to_tensors(batch, self.model.device))).float().cpu().numpy()
-                ends = np.cumsum(batch.lengths_D)
-                for row, end, length in zip(batch.rows_D, ends, batch.lengths_D, strict=True):
-                    found[row][1 : length + 1] = values_K[end - length : end]
-        return found
+        return prefix_values(self.model, self.head, rows, self.config.token_budget)
 
     def step(self, rows: Sequence[TrainingRow], groups: Sequence[int]) -> dict[str, float]:
         """Take `minibatches * epochs` optimizer steps towards the targets, which stand in the rows' `advantages_T`.
@@ -96,7 +51,7 @@ class Critic:
         with packed_attention(self.model):
             parts = deal(rows, groups, config.minibatches, stream(self._seed, "critic", self._optimizer.steps))
             minibatches = [self._pack(part) for part in parts]
-            old = [[self._old_values(batch) for batch in batches] for batches in minibatches]
+            old = [[packed_values(self.model, self.head, batch) for batch in batches] for batches in minibatches]
             explained = _explained([b for batches in minibatches for b in batches], [v for vs in old for v in vs])
             for _ in range(config.epochs):
                 reports += [self._optimize(*both) for both in zip(minibatches, old, strict=True)]
@@ -123,43 +78,16 @@ class Critic:
         total_weight = float(sum(row.weights_T.sum(dtype=np.float64) for row in rows))
         return [to_tensors(b, self.model.device, total_weight) for b in pack(rows, self.config.token_budget)]
 
-    def _outputs(self, batch: PackedTensors) -> torch.Tensor:
-        hidden_NE = packed_hidden(self.model, batch.token_ids_N, batch.position_ids_N, batch.buckets)
-        outputs_KB = self.head(hidden_NE.index_select(0, batch.sources_K))
-        return outputs_KB if outputs_KB.dtype == torch.float64 else outputs_KB.float()
-
-    def _value(self, outputs_KB: torch.Tensor) -> torch.Tensor:
-        return self._classes.value(outputs_KB) if self.config.loss == "hl_gauss" else outputs_KB.squeeze(-1)
-
-    def _old_values(self, batch: PackedTensors) -> torch.Tensor:
-        with torch.no_grad():
-            return self._value(self._outputs(batch))
-
     def _optimize(self, batches: Sequence[PackedTensors], old_values: Sequence[torch.Tensor]) -> dict[str, float]:
         total = 0.0
         self._optimizer.zero_grad()
         for batch, old_K in zip(batches, old_values, strict=True):
-            loss = (
-                batch.trained.weights_K * self._losses(self._outputs(batch), batch.trained.advantages_K, old_K)
-            ).sum()
+            outputs_KB = packed_outputs(self.model, self.head, batch)
+            losses_K = self.head.losses(outputs_KB, batch.trained.advantages_K, old_K)
+            loss = (batch.trained.weights_K * losses_K).sum()
             loss.backward()
             total += loss.item()
         return {"loss": total, **self._optimizer.step()}
-
-    def _losses(self, outputs_KB: torch.Tensor, targets_K: torch.Tensor, old_K: torch.Tensor) -> torch.Tensor:
-        if self.config.loss == "hl_gauss":
-            return self._classes.loss(outputs_KB, targets_K)
-        if self.config.loss == "clipped":
-            return clipped_squared_error(outputs_KB.squeeze(-1), targets_K, old_K, self.config.clip)
-        return squared_error(outputs_KB.squeeze(-1), targets_K)
-
-
-def _every_position(token_ids_T: IntArray) -> TrainingRow:
-    """A row that asks for the prediction at every token; the one after the last stands for what would come next."""
-    ids = np.append(token_ids_T, token_ids_T[-1:])
-    zeros, weights = np.zeros(len(ids), np.float32), np.ones(len(ids), np.float32)
-    weights[:1] = 0.0
-    return TrainingRow(ids, zeros.astype(np.bool_), zeros, zeros, weights, zeros.astype(np.int32))
 
 
 def _language_head_only(model: PreTrainedModel) -> list[torch.nn.Parameter]:

@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import torch
 
-from agent_rl.learner.losses import LossResult
+from agent_rl.learner.loss_result import LossResult
+from agent_rl.learner.low_probability import proxy_logprobs
 from agent_rl.learner.objective import Objective
 from agent_rl.learner.tensors import TrainedTokens
 
@@ -69,6 +70,19 @@ def head_logprobs(head: Head, hidden_KE: torch.Tensor, targets_K: torch.Tensor) 
     return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
 
+@torch.no_grad()
+def head_proxies(
+    head: Head, hidden_KE: torch.Tensor, targets_K: torch.Tensor, min_p: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probs of the targets, and those of Lp-Reg's proxy (see `low_probability`), shapes (K,). Without gradient."""
+    parts = list[tuple[torch.Tensor, torch.Tensor]]()
+    for span in head.chunks(len(hidden_KE)):
+        probs_KV = head.logits(hidden_KE[span])
+        logprobs_K, _ = _softmax_(probs_KV, targets_K[span])
+        parts.append((logprobs_K, proxy_logprobs(probs_KV, logprobs_K, min_p)))
+    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([proxies for _, proxies in parts])
+
+
 def head_loss(head: Head, hidden_KE: torch.Tensor, tokens: TrainedTokens, objective: Objective) -> LossResult:
     """The objective's value, to differentiate once, and its metrics.
 
@@ -86,6 +100,10 @@ def head_loss(head: Head, hidden_KE: torch.Tensor, tokens: TrainedTokens, object
             results.append(result)
         for span in spans:
             logits_KV, targets_K = head.logits(hidden_KE[span]), tokens.targets_K[span]
+            of_whole: torch.Tensor | None = None
+            if objective.whole_vocabulary:
+                result, of_whole = _differentiate_distributions(objective, tokens.part(span), logits_KV)
+                results.append(result)
             logprobs_K, entropy_K = _softmax_(logits_KV, targets_K)
             if whole is None:
                 result, slopes = _differentiate(objective, tokens.part(span), logprobs_K, entropy_K)
@@ -93,7 +111,10 @@ def head_loss(head: Head, hidden_KE: torch.Tensor, tokens: TrainedTokens, object
             else:
                 slopes = whole.part(span)
             _to_gradient_(logits_KV, targets_K, entropy_K, slopes)
+            if of_whole is not None:
+                logits_KV += of_whole
             gradients.add(span, logits_KV)
+            del logits_KV  # before there are those of the next chunk
     total = _sum(results)
     loss: torch.Tensor = _Differentiated.apply(total.loss, gradients.of_inputs(), *inputs)  # pyright: ignore[reportAssignmentType]  # untyped in torch
     return LossResult(loss, total.metrics)
@@ -107,6 +128,17 @@ def _differentiate(
         result = objective(tokens, *leaves)
         slopes = _Slopes(*torch.autograd.grad(result.loss, leaves, allow_unused=True))
     return LossResult(result.loss.detach(), result.metrics), slopes
+
+
+def _differentiate_distributions(
+    objective: Objective, tokens: TrainedTokens, logits_KV: torch.Tensor
+) -> tuple[LossResult, torch.Tensor]:
+    """Terms of whole distributions and their gradient with respect to the logits: a few chunks of memory."""
+    with torch.enable_grad():
+        leaf = logits_KV.detach().requires_grad_()
+        result = objective.of_distributions(tokens, leaf.log_softmax(-1))
+        (gradient_KV,) = torch.autograd.grad(result.loss, leaf)
+    return LossResult(result.loss.detach(), result.metrics), gradient_KV
 
 
 def _sum(results: Sequence[LossResult]) -> LossResult:

@@ -6,11 +6,10 @@ optimizer step the weights are divided by their sum: each of the `minibatches` s
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,24 +21,36 @@ from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import check_packable, packed_attention
 from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
+from agent_rl.learner.critic_config import CriticConfig
+from agent_rl.learner.frozen_policy import reference_of, teacher_of
 from agent_rl.learner.layers import keep_fp32, wrap_layers
-from agent_rl.learner.logprobs import Precision, trained_logprobs, trained_loss
-from agent_rl.learner.lora import add_lora, full_weights, without_lora
-from agent_rl.learner.mismatch import get_correction
-from agent_rl.learner.objective import Likelihood, Objective, PolicyObjective
+from agent_rl.learner.logprobs import HiddenTerm, Precision, trained_loss
+from agent_rl.learner.lora import add_lora, full_weights
+from agent_rl.learner.objective import Imitation, Likelihood, Objective, PolicyObjective, pulls
 from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.parts import copy_into
 from agent_rl.learner.policy import save_policy
+from agent_rl.learner.preparation import Preparation, with_shares
 from agent_rl.learner.tensors import PackedTensors, to_tensors
+from agent_rl.learner.value_head import ValueHead, prefix_values
 from agent_rl.seeding import stream
 from agent_rl.store.state import read_state, write_state
-from agent_rl.types import TrainingRow
+from agent_rl.types import FloatArray, IntArray, TrainingRow
 
 if TYPE_CHECKING:
     from agent_rl.learner.sharding import Sharding
 
-
 HALF = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Packed batches and what is minimised on them."""
+
+    batches: Sequence[PackedTensors]
+    objective: Objective
+    temperature: float
+    beside: HiddenTerm | None = None
 
 
 class Learner:
@@ -48,6 +59,7 @@ class Learner:
     Weights in half precision would lose small updates: those that are trained are kept in fp32, and computed with in
     bf16. With `sharding` every rank makes a `Learner` and calls the same methods with the same rows; the model is then
     cut into parts, and only this class can use it (`agent_rl.learner.ranks` hides all that from a training loop).
+    With `values` a value head on the policy's decoder learns in the same steps; `teacher` is that of distillation.
     `temperature` is that of the sampler: log-probs are taken of the distribution that was sampled from. The same rows
     and state give the same weights bit for bit on a CPU with a fixed number of threads.
     """
@@ -59,49 +71,74 @@ class Learner:
         *,
         temperature: float = 1.0,
         seed: int = 0,
+        teacher: PreTrainedModel | None = None,
+        values: CriticConfig | None = None,
         sharding: Sharding | None = None,
     ) -> None:
         self.model = model.eval()  # the sampler has no dropout, so neither has the learner
+        if model.dtype in HALF:
+            config = config.model_copy(update={"autocast": True})
         self.config = config
         self._sharding = sharding
-        self._precision = Precision(config.autocast or model.dtype in HALF, config.memory.fp32_head)
         self._temperature = temperature
         self._seed = seed
         self._objective = PolicyObjective(config)
-        self._correct = get_correction(config.correction, config.correction_options)
+        self._imitation = Imitation(config.imitation) if config.imitation is not None else None
         if model.device.type != "meta":  # elsewhere than on rank 0 there may be nothing to check yet
             check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
         keep_fp32(model)
-        self._reference = self._make_reference() if config.kl_coefficient else None
+        frozen = {
+            pull.to: reference_of(model, config, temperature, exact=pull.exact)
+            if pull.to == "reference"
+            else teacher_of(model, teacher, config, temperature, exact=pull.exact)
+            for pull in pulls(config)
+        }
+        self.value_head = None if values is None else ValueHead(model, values)
         wrap_layers(model, config.memory)
         if sharding is not None:
-            sharding.shard(model, half=self._precision.autocast)
-            if self._reference not in (None, model):
-                sharding.shard(self._reference, half=self._precision.autocast)
+            sharding.check(config)
+            for policy in {id(m): m for m in (model, *(policy.model for policy in frozen.values()))}.values():
+                sharding.shard(policy, half=config.autocast)
+            if self.value_head is not None:
+                sharding.cut(self.value_head)
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if self.value_head is not None:
+            self._trainable |= {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
+        self._prepare = Preparation(model, config, frozen, temperature, self.value_head)
         self._optimizer = Optimizer(self._trainable, config)
 
-    def step(self, rows: Sequence[TrainingRow], groups: Sequence[int] | None = None) -> dict[str, float]:
+    def step(
+        self,
+        rows: Sequence[TrainingRow],
+        groups: Sequence[int] | None = None,
+        *,
+        version: int | None = None,
+        imitated: Sequence[TrainingRow] = (),
+    ) -> dict[str, float]:
         """Take `minibatches * epochs` optimizer steps on `rows` and report on them.
 
         `groups` numbers the group of each row, so that no minibatch cuts one; by default each row is its own.
+        `version` is the weight version that the step starts from, for log-probs that are interpolated by age. Each
+        optimizer step imitates a part of the rows `imitated` (`LearnerConfig.imitation`).
         `mismatch_*` compares the sampler's log-probs with ours before the first update: it measures how far engine and
         learner disagree, and how stale the rows are. `tokens` counts what one pass forwards, the other values are means
-        over the optimizer steps. Raises `ValueError` when no token is trained.
+        over the optimizer steps. Raises `ValueError` when no token is trained, or `version` or `imitation` is missing.
         """
-        parts = self._split(rows, range(len(rows)) if groups is None else groups)
-        minibatches = [self._pack(part) for part in parts]
+        self._check(rows, version, imitated)
+        minibatches = [self._pack(part) for part in self._split(rows, range(len(rows)) if groups is None else groups)]
+        beside = [self._pack(part) for part in self._split(imitated, range(len(imitated)))] if imitated else [[]]
+        updates = self.config.epochs * len(minibatches)
         with packed_attention(self.model):
-            if self.config.old_logprobs == "recompute":
-                minibatches = [[self._with_old_logprobs(batch) for batch in batches] for batches in minibatches]
-            if self._reference is not None:
-                minibatches = [[self._with_reference(batch, self._reference) for batch in m] for m in minibatches]
+            minibatches = [self._prepare(batches) for batches in minibatches]
+            if self._imitation is not None and self._imitation.compares_with_old:
+                beside = [[self._prepare.with_old(batch) for batch in batches] for batches in beside]
             reports = [
-                self._optimize(batches, self._objective, self._temperature)
-                for _ in range(self.config.epochs)
-                for batches in minibatches
+                self._optimize(
+                    self._parts(minibatches[i % len(minibatches)], beside[i % len(beside)], version, i / updates)
+                )
+                for i in range(updates)
             ]
         return self._report(reports, [batch for batches in minibatches for batch in batches])
 
@@ -109,8 +146,14 @@ class Learner:
         """One optimizer step of maximum likelihood on the weighted tokens of `rows`."""
         batches = self._pack(rows)
         with packed_attention(self.model):
-            report = self._optimize(batches, Likelihood(), temperature=1.0)
+            report = self._optimize([_Part(batches, Likelihood(), temperature=1.0)])
         return self._report([report], batches)
+
+    def values(self, rows: Sequence[IntArray]) -> list[FloatArray]:
+        """What the value head says of every prefix of every row (see `prefix_values`). Raises `ValueError` without."""
+        if self.value_head is None:
+            raise ValueError("this learner has no value head: give it values")
+        return prefix_values(self.model, self.value_head, rows, self.config.token_budget)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's weights by the plain model's names (adapters merged), for an engine.
@@ -165,6 +208,30 @@ class Learner:
         """Write the policy (adapters merged) and its tokenizer as a plain transformers checkpoint."""
         save_policy(self.model, tokenizer, folder, self.weights())
 
+    def _check(self, rows: Sequence[TrainingRow], version: int | None, imitated: Sequence[TrainingRow]) -> None:
+        if self.value_head is not None and any(row.returns_T is None for row in rows):
+            raise ValueError("rows for a learner with a value head need returns_T")
+        if version is None and self.config.old_logprobs == "interpolate":
+            raise ValueError("to interpolate log-probs by age, a step has to know the weight version it starts from")
+        if imitated and self._imitation is None:
+            raise ValueError("nothing says how rows are imitated: set imitation in the learner's configuration")
+
+    def _parts(
+        self,
+        batches: Sequence[PackedTensors],
+        imitated: Sequence[PackedTensors],
+        version: int | None,
+        progress: float,
+    ) -> list[_Part]:
+        """What one optimizer step is made of, after `progress` of all."""
+        if version is not None and self.config.old_logprobs == "interpolate":
+            batches = [with_shares(batch, version, progress) for batch in batches]
+        values = None if self.value_head is None else self.value_head.beside_policy
+        parts = [_Part(batches, self._objective, self._temperature, values)]
+        if imitated and self._imitation is not None:
+            parts.append(_Part(imitated, self._imitation, self._temperature))
+        return parts
+
     def _split(self, rows: Sequence[TrainingRow], groups: Sequence[int]) -> list[list[TrainingRow]]:
         """Deal the groups, in an order drawn for this step, into at most `minibatches` parts of equal size."""
         rng = stream(self._seed, "minibatches", self.optimizer_steps)
@@ -181,36 +248,25 @@ class Learner:
             batches = self._sharding.share(functools.partial(pack, rows), budget)
         return [to_tensors(batch, self.model.device, total_weight) for batch in batches]
 
-    def _with_old_logprobs(self, batch: PackedTensors) -> PackedTensors:
-        """With the policy's own log-probs before the update, and corrections for the sampler's being different."""
-        tokens = batch.trained
-        old_K, _ = self._logprobs(self.model, batch)
-        factors_K = self._correct(old_K, tokens.rollout_logprobs_K, tokens.documents_K)
-        return replace(batch, trained=replace(tokens, old_logprobs_K=old_K, corrections_K=factors_K))
-
-    def _make_reference(self) -> PreTrainedModel:
-        """The policy as it is now: the model itself where adapters can be switched off, else a copy."""
-        return self.model if self.config.lora is not None else copy.deepcopy(self.model).requires_grad_(False)
-
-    def _with_reference(self, batch: PackedTensors, reference: PreTrainedModel) -> PackedTensors:
-        unadapted = without_lora(self.model) if reference is self.model else packed_attention(reference)
-        with unadapted:
-            reference_K, _ = self._logprobs(reference, batch)
-        return replace(batch, trained=replace(batch.trained, reference_logprobs_K=reference_K))
-
-    def _logprobs(self, model: PreTrainedModel, batch: PackedTensors) -> tuple[torch.Tensor, torch.Tensor]:
-        return trained_logprobs(model, batch, self._temperature, self._precision)
-
-    def _optimize(self, batches: Sequence[PackedTensors], objective: Objective, temperature: float) -> dict[str, float]:
-        """One optimizer step on the sum of the batches' losses; skipped when the gradient is not finite."""
+    def _optimize(self, parts: Sequence[_Part]) -> dict[str, float]:
+        """One optimizer step on the sum of the parts' losses; skipped when the gradient is not finite."""
         sums: defaultdict[str, float] = defaultdict(float)
         self._optimizer.zero_grad()
-        for batch in batches:
-            result = trained_loss(self.model, batch, objective, temperature, self._precision)
-            result.loss.backward()
-            sums["loss"] += result.loss.item()
-            for name, value in result.metrics.items():
-                sums[name] += value.item()
+        for part in parts:
+            for batch in part.batches:
+                prepared = self._prepare.with_distributions(batch) if part.objective.whole_vocabulary else batch
+                result = trained_loss(
+                    self.model,
+                    prepared,
+                    part.objective,
+                    part.temperature,
+                    Precision.of(self.config),
+                    beside=part.beside,
+                )
+                result.loss.backward()
+                sums["loss"] += result.loss.item()
+                for name, value in result.metrics.items():
+                    sums[name] += value.item()
         return {**self._total(sums), **self._optimizer.step()}
 
     def _total(self, values: Mapping[str, float]) -> Mapping[str, float]:

@@ -1,15 +1,15 @@
-"""Policy losses over the trained tokens of a packed batch. Pure functions of 1-D tensors (K trained tokens).
+"""Policy losses that look at each trained token by itself, and the registry of all. Pure functions of 1-D tensors.
 
-Each loss is a plain sum of `weight * loss`, and so is each metric: both add up over batches to the value of the whole
-minibatch, because the weights of a minibatch sum to 1. r = exp(logprobs - old_logprobs). Nothing here knows models,
-rows or optimizers; what corrects for another sampler is in `mismatch`, penalties are in `penalties`.
+Each loss is a plain sum of `weight * loss` over the K trained tokens, and so is each metric: both add up over batches
+to the value of the whole minibatch, because the weights of a minibatch sum to 1. r = exp(logprobs - old_logprobs), and
+sg is a stopped gradient: `Tensor.detach`. Nothing here knows models, rows or optimizers; what corrects for another
+sampler is in `mismatch`, penalties are in `penalties`, losses of whole rows and turns in `row_losses`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,21 +17,15 @@ import torch
 
 from agent_rl.config import bind_options
 from agent_rl.errors import not_found
-
-
-@dataclass(frozen=True, slots=True)
-class LossResult:
-    """The loss to differentiate (scalar) and detached weighted sums to report."""
-
-    loss: torch.Tensor
-    metrics: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
-
+from agent_rl.learner.loss_result import LossResult, with_ratio_metrics
+from agent_rl.learner.row_losses import gmpo, gspo, topr, turn_clip
 
 PolicyLoss: TypeAlias = Callable[..., LossResult]
 """`loss(logprobs, old_logprobs, advantages, weights, **options)`, all of shape (K,).
 
-`old_logprobs` are those of the policy that the update starts from. A loss that looks at whole rows takes `documents`
-too: the number of the row of each token. Any other may be given the tokens of a batch in parts.
+`old_logprobs` are those of the policy that the update starts from. A loss that looks at more than one token takes
+`documents` or `turns` too: the number of the row, or of the turn, that each token belongs to. Any other may be given
+the tokens of a batch in parts.
 """
 
 
@@ -56,9 +50,7 @@ def ppo_clip(
     objective = torch.minimum(unclipped, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
     if dual_clip:
         objective = torch.where(advantages < 0, torch.maximum(objective, dual_clip * advantages), objective)
-    return LossResult(
-        -(weights * objective).sum(), _ratio_metrics(logprobs, old_logprobs, weights, objective != unclipped)
-    )
+    return with_ratio_metrics(-objective, logprobs, old_logprobs, weights, objective != unclipped)
 
 
 def cispo(
@@ -75,39 +67,29 @@ def cispo(
     CISPO: MiniMax-M1 (arXiv:2506.13585), eq. 4, there without a lower clip, as here; the choice of ScaleRL
     (arXiv:2510.13786).
     """
-    with torch.no_grad():
-        ratio = (logprobs - old_logprobs).exp()
-        weight = ratio.clamp(1 - clip_low, 1 + clip_high)
-    loss = -(weights * weight * advantages * logprobs).sum()
-    return LossResult(loss, _ratio_metrics(logprobs, old_logprobs, weights, weight != ratio))
+    ratio = (logprobs - old_logprobs).exp().detach()
+    weight = ratio.clamp(1 - clip_low, 1 + clip_high)
+    return with_ratio_metrics(-weight * advantages * logprobs, logprobs, old_logprobs, weights, weight != ratio)
 
 
-def gspo(
+def sapo(
     logprobs: torch.Tensor,
     old_logprobs: torch.Tensor,
     advantages: torch.Tensor,
     weights: torch.Tensor,
     *,
-    documents: torch.Tensor,
-    clip_low: float = 3e-4,
-    clip_high: float = 4e-4,
+    positive_temperature: float = 1.0,
+    negative_temperature: float = 1.05,
 ) -> LossResult:
-    """PPO's clip with one ratio for a whole row: s = exp(mean of log r over its trained tokens).
+    """-sum w (4 / t) sigmoid(t (r - 1)) A: a soft clip, whose slope is 1 at r = 1 and fades on both sides of it.
 
-    GSPO (arXiv:2507.18071), eq. 5 to 7, in its token form (eq. 13), whose value and gradient are those of the sequence
-    form where a row's advantages are equal. Its clip is much narrower: s is a geometric mean. Use `sequence_mean`.
+    SAPO (arXiv:2511.20347). t is `positive_temperature` where A > 0, else `negative_temperature`: the higher it is, the
+    sooner an off-policy token fades. No token is clipped, so that `clip_fraction` is 0.
     """
-    log_ratio = logprobs - old_logprobs
-    count = torch.zeros(int(documents.max()) + 1, dtype=log_ratio.dtype, device=log_ratio.device)
-    mean = torch.zeros_like(count).index_add(0, documents, log_ratio.detach())
-    count = count.index_add(0, documents, torch.ones_like(log_ratio)).clamp(min=1)
-    of_row = (mean / count)[documents]
-    ratio = (of_row + logprobs - logprobs.detach()).exp()
-    unclipped = ratio * advantages
-    objective = torch.minimum(unclipped, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
-    return LossResult(
-        -(weights * objective).sum(), _ratio_metrics(logprobs, old_logprobs, weights, objective != unclipped)
-    )
+    ratio = (logprobs - old_logprobs).exp()
+    t = torch.where(advantages > 0, positive_temperature, negative_temperature).to(ratio)
+    gate = 4 / t * torch.sigmoid(t * (ratio - 1))
+    return with_ratio_metrics(-gate * advantages, logprobs, old_logprobs, weights)
 
 
 def reinforce(
@@ -117,49 +99,24 @@ def reinforce(
 
     Off-policy samples bias it; with a low baseline (`asymre`) it still improves (arXiv:2506.20520).
     """
-    loss = -(weights * advantages * logprobs).sum()
-    return LossResult(
-        loss, _ratio_metrics(logprobs, old_logprobs, weights, torch.zeros_like(weights, dtype=torch.bool))
-    )
-
-
-def _ratio_metrics(
-    logprobs: torch.Tensor, old_logprobs: torch.Tensor, weights: torch.Tensor, clipped: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    with torch.no_grad():
-        log_ratio = logprobs - old_logprobs
-        return {
-            "ratio": (weights * log_ratio.exp()).sum(),
-            "clip_fraction": (weights * clipped).sum(),
-            "approx_kl": (weights * k3(logprobs, old_logprobs)).sum(),
-        }
-
-
-def nll(logprobs: torch.Tensor, weights: torch.Tensor) -> LossResult:
-    """-sum w log p: maximum likelihood, for supervised warm starts."""
-    return LossResult(-(weights * logprobs).sum())
-
-
-def k3(logprobs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Unbiased, never negative estimate of KL(reference || policy) per token sampled from `reference`.
-
-    Schulman, "Approximating KL divergence" (2020): (r - 1) - log r with r = p / p_reference.
-    """
-    log_ratio = logprobs - reference
-    return log_ratio.expm1() - log_ratio
+    return with_ratio_metrics(-advantages * logprobs, logprobs, old_logprobs, weights)
 
 
 LOSSES: dict[str, PolicyLoss] = {
     "ppo_clip": ppo_clip,
     "cispo": cispo,
-    "gspo": gspo,
+    "sapo": sapo,
     "reinforce": reinforce,
+    "gspo": gspo,
+    "turn_clip": turn_clip,
+    "gmpo": gmpo,
+    "topr": topr,
 }
 """A new loss is one function and one line here."""
 
 
 def get_loss(name: str, options: Mapping[str, Any] | None = None) -> PolicyLoss:
-    """The loss called `name` with its options bound, called with `documents` in any case.
+    """The loss called `name` with its options bound, called with `documents` and `turns` in any case.
 
     Raises `NotFoundError` with the nearest name, `ConfigError` for a wrong option.
     """
@@ -167,15 +124,14 @@ def get_loss(name: str, options: Mapping[str, Any] | None = None) -> PolicyLoss:
         raise not_found("loss", name, LOSSES)
     loss = LOSSES[name]
     bound = partial(loss, **bind_options(f"the loss {name}", loss, options or {}))
-    if sees_rows(name):
-        return bound
+    wanted = inspect.signature(loss).parameters.keys()
 
-    def without_documents(*tensors: torch.Tensor, documents: torch.Tensor) -> LossResult:
-        return bound(*tensors)
+    def with_spans(*tensors: torch.Tensor, **spans: torch.Tensor) -> LossResult:
+        return bound(*tensors, **{span: numbers for span, numbers in spans.items() if span in wanted})
 
-    return without_documents
+    return with_spans
 
 
 def sees_rows(name: str) -> bool:
-    """Whether the loss called `name` looks at whole rows, which it says by taking `documents`."""
-    return "documents" in inspect.signature(LOSSES[name]).parameters
+    """Whether the loss called `name` looks at whole rows or turns, not at each token by itself."""
+    return bool({"documents", "turns"} & inspect.signature(LOSSES[name]).parameters.keys())

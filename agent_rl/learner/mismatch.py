@@ -2,12 +2,12 @@
 
 Each gives a factor per token, without gradient, from the log-probs of the policy that the update starts from (`old`)
 and those of the sampler (`rollout`): rho = exp(old - rollout). The loss's weights are multiplied by it, so that PPO's
-ratio stays that of the update (decoupled PPO, arXiv:2110.00641 and AReaL, arXiv:2505.24298). It needs
-`old_logprobs="recompute"`: with the sampler's own log-probs rho is 1.
+ratio stays that of the update (decoupled PPO, see `proximal`). With the sampler's own log-probs as `old`, rho is 1.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -16,42 +16,39 @@ import torch
 
 from agent_rl.config import bind_options
 from agent_rl.errors import not_found
+from agent_rl.learner.row_losses import span_means
 
 Correction: TypeAlias = Callable[..., torch.Tensor]
-"""`factor(old, rollout, documents, **options)`, all of shape (K,)."""
+"""`factor(old, rollout, **options)`, all of shape (K,). One that looks at whole rows takes `documents` too."""
 
 
-def none(old: torch.Tensor, rollout: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+def none(old: torch.Tensor, rollout: torch.Tensor) -> torch.Tensor:
     """1: the mismatch is measured, not corrected."""
     return torch.ones_like(old)
 
 
-def importance(old: torch.Tensor, rollout: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+def importance(old: torch.Tensor, rollout: torch.Tensor) -> torch.Tensor:
     """rho: exact and unbounded (decoupled PPO)."""
     return (old - rollout).exp()
 
 
-def truncate(old: torch.Tensor, rollout: torch.Tensor, documents: torch.Tensor, *, at: float = 2.0) -> torch.Tensor:
+def truncate(old: torch.Tensor, rollout: torch.Tensor, *, at: float = 2.0) -> torch.Tensor:
     """min(rho, at): truncated importance sampling, for the engine's mismatch (Yao et al., 2025; verl's TIS)."""
     return (old - rollout).exp().clamp(max=at)
 
 
-def mask(
-    old: torch.Tensor, rollout: torch.Tensor, documents: torch.Tensor, *, low: float = 0.5, high: float = 5.0
-) -> torch.Tensor:
+def mask(old: torch.Tensor, rollout: torch.Tensor, *, low: float = 0.5, high: float = 5.0) -> torch.Tensor:
     """rho within [low, high], 0 outside: tokens on which the two disagree teach nothing. IcePop (arXiv:2510.18855)."""
     rho = (old - rollout).exp()
     return torch.where((rho >= low) & (rho <= high), rho, torch.zeros_like(rho))
 
 
 def mask_rows(
-    old: torch.Tensor, rollout: torch.Tensor, documents: torch.Tensor, *, low: float = 0.5, high: float = 2.0
+    old: torch.Tensor, rollout: torch.Tensor, *, documents: torch.Tensor, low: float = 0.5, high: float = 2.0
 ) -> torch.Tensor:
     """rho, but 0 for all of a row whose geometric mean of rho is outside [low, high]: masked sequences (MIS)."""
     log_rho = old - rollout
-    sums = torch.zeros(int(documents.max()) + 1, dtype=old.dtype, device=old.device)
-    counts = torch.zeros_like(sums).index_add(0, documents, torch.ones_like(log_rho)).clamp(min=1)
-    mean = (sums.index_add(0, documents, log_rho) / counts).exp()[documents]
+    mean = span_means(log_rho, documents).exp()
     return torch.where((mean >= low) & (mean <= high), log_rho.exp(), torch.zeros_like(log_rho))
 
 
@@ -65,7 +62,20 @@ CORRECTIONS: dict[str, Correction] = {
 
 
 def get_correction(name: str, options: Mapping[str, Any] | None = None) -> Correction:
-    """The correction called `name`. Raises `NotFoundError` with the nearest name, `ConfigError` for a wrong option."""
+    """The correction called `name` with its options bound, called as `factor(old, rollout, documents)` in any case.
+
+    Raises `NotFoundError` with the nearest name, `ConfigError` for a wrong option.
+    """
     if name not in CORRECTIONS:
         raise not_found("correction", name, CORRECTIONS)
-    return partial(CORRECTIONS[name], **bind_options(f"the correction {name}", CORRECTIONS[name], options or {}))
+    factor = partial(CORRECTIONS[name], **bind_options(f"the correction {name}", CORRECTIONS[name], options or {}))
+
+    def with_documents(old: torch.Tensor, rollout: torch.Tensor, documents: torch.Tensor) -> torch.Tensor:
+        return factor(old, rollout, documents=documents) if compares_rows(name) else factor(old, rollout)
+
+    return with_documents
+
+
+def compares_rows(name: str) -> bool:
+    """Whether the correction called `name` looks at whole rows, not at each token by itself."""
+    return "documents" in inspect.signature(CORRECTIONS[name]).parameters

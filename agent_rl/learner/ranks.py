@@ -26,7 +26,7 @@ from agent_rl.errors import UserError
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.sharding import Sharding
-from agent_rl.types import TrainingRow
+from agent_rl.types import FloatArray, IntArray, TrainingRow
 
 _TOLD_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _BEATS_PER_TIMEOUT = 4
@@ -48,12 +48,12 @@ class Ranks:
         self._beating = threading.Thread(target=self._beat, args=(timeout_s / _BEATS_PER_TIMEOUT,), daemon=True)
         self._beating.start()
 
-    def learner(self, model: PreTrainedModel, config: LearnerConfig, *, temperature: float, seed: int) -> Learner:
-        """A learner on all ranks that starts as a copy of `model`; it takes the place of the one before."""
-        return LeadingLearner(self, model, config, temperature=temperature, seed=seed)
+    def learner(self, model: PreTrainedModel, config: LearnerConfig, **options: Any) -> Learner:
+        """A learner on all ranks that starts as a copy of `model`, with `Learner`'s options. It replaces the last."""
+        return LeadingLearner(self, model, config, **options)
 
     @contextmanager
-    def together(self, name: str, *arguments: Any) -> Generator[None]:
+    def together(self, name: str, *arguments: Any, **options: Any) -> Generator[None]:
         """The other ranks call the method `name` of their learner while this one runs the block.
 
         Raises `UserError` when a rank is lost.
@@ -65,7 +65,7 @@ class Ranks:
             self._in_call = True
             try:
                 with _connected("Another rank has ended or fallen silent: its own output says why. Use --resume."):
-                    _tell(name, *arguments)
+                    _tell(name, arguments, options)
                     yield
             except BaseException:
                 self._broken = True
@@ -95,18 +95,36 @@ class LeadingLearner(Learner):
     """The learner of rank 0, a copy of `model`. The other ranks do what it is asked to."""
 
     def __init__(
-        self, ranks: Ranks, model: PreTrainedModel, config: LearnerConfig, *, temperature: float = 1.0, seed: int = 0
+        self,
+        ranks: Ranks,
+        model: PreTrainedModel,
+        config: LearnerConfig,
+        *,
+        teacher: PreTrainedModel | None = None,
+        **options: Any,
     ) -> None:
         self._ranks = ranks
         device = torch.device(model.device.type, ranks.local_rank)
-        with ranks.together(_LEARNER, copy_to(model, "meta"), config, temperature, seed, device.type):
-            sharding = Sharding(device)
-            super().__init__(copy_to(model, "cpu"), config, temperature=temperature, seed=seed, sharding=sharding)
+        empty_teacher = None if teacher is None else copy_to(teacher, "meta")
+        with ranks.together(_LEARNER, device.type, copy_to(model, "meta"), config, empty_teacher, options):
+            super().__init__(copy_to(model, "cpu"), config, teacher=teacher, sharding=Sharding(device), **options)
 
-    def step(self, rows: Sequence[TrainingRow], groups: Sequence[int] | None = None) -> dict[str, float]:
+    def step(
+        self,
+        rows: Sequence[TrainingRow],
+        groups: Sequence[int] | None = None,
+        *,
+        version: int | None = None,
+        imitated: Sequence[TrainingRow] = (),
+    ) -> dict[str, float]:
         """See `Learner.step`."""
-        with self._ranks.together("step", rows, groups):
-            return super().step(rows, groups)
+        with self._ranks.together("step", rows, groups, version=version, imitated=imitated):
+            return super().step(rows, groups, version=version, imitated=imitated)
+
+    def values(self, rows: Sequence[IntArray]) -> list[FloatArray]:
+        """See `Learner.values`: every rank computes all of them."""
+        with self._ranks.together("values", rows):
+            return super().values(rows)
 
     def supervised_step(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """See `Learner.supervised_step`."""
@@ -163,13 +181,13 @@ def follow(timeout_s: float) -> None:
     with _connected(f"Rank 0, which runs everything else, has ended or been silent for {timeout_s:.0f} s."):
         local_rank = _join(timeout_s)
         while (said := _hear())[0] != _STOP:
-            name, *arguments = said
+            name, arguments, options = said
             if name == _LEARNER:
-                model, config, temperature, seed, device_type = arguments
+                device_type, model, config, teacher, others = arguments
                 sharding = Sharding(torch.device(device_type, local_rank))
-                learner = Learner(model, config, temperature=temperature, seed=seed, sharding=sharding)
+                learner = Learner(model, config, teacher=teacher, sharding=sharding, **others)
             elif name != _IDLE:
-                getattr(learner, name)(*arguments)
+                getattr(learner, name)(*arguments, **options)
         dist.destroy_process_group()
 
 
@@ -194,8 +212,8 @@ def _join(timeout_s: float) -> int:
     return local_rank
 
 
-def _tell(*said: Any) -> None:
-    dist.broadcast_object_list([said], src=0, device=torch.device("cpu"))
+def _tell(name: str, arguments: Sequence[Any] = (), options: Mapping[str, Any] | None = None) -> None:
+    dist.broadcast_object_list([(name, arguments, options or {})], src=0, device=torch.device("cpu"))
 
 
 def _hear() -> tuple[Any, ...]:

@@ -17,7 +17,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from transformers import PreTrainedModel
 
+from agent_rl.errors import ConfigError
 from agent_rl.learner.batch import PackedBatch
+from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.layers import decoder_layers
 from agent_rl.learner.parts import whole
 
@@ -32,6 +34,11 @@ class Sharding:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self._mesh = init_device_mesh(device.type, (self.ranks,))
 
+    def check(self, config: LearnerConfig) -> None:
+        """Raises `ConfigError` for what needs the tokens of all ranks at once."""
+        if config.lp_reg is not None:
+            raise ConfigError("lp_reg compares the tokens of a whole minibatch, of which a rank sees a part.")
+
     def shard(self, model: PreTrainedModel, *, half: bool) -> None:
         """Cut `model` in place. Its values are those that rank 0 has; elsewhere they may be on the meta device.
 
@@ -44,12 +51,27 @@ class Sharding:
         # What a layer is given stays in fp32 where it is: as in autocast without shards, the residual stream does.
         halved = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for layer in decoder_layers(model):
-            self._cut(layer, halved if half else MixedPrecisionPolicy())
-        self._cut(decoder, MixedPrecisionPolicy())
+            self.cut(layer, halved if half else None)
+        self.cut(decoder)
         for owner in head.modules() if head is not None else ():
             for name, parameter in list(owner.named_parameters(recurse=False)):
                 part = embedding.weight if parameter is tied else self._part(parameter)
                 owner.register_parameter(name, part)
+
+    def cut(self, module: torch.nn.Module, precision: MixedPrecisionPolicy | None = None) -> None:
+        """Shard what is not yet sharded in `module`, which gathers it while it computes."""
+        for owner in module.modules():
+            for name, parameter in list(owner.named_parameters(recurse=False)):
+                if not isinstance(parameter, DTensor):
+                    owner.register_parameter(
+                        name, torch.nn.Parameter(self._of_rank_0(parameter), parameter.requires_grad)
+                    )
+            for name, buffer in list(owner.named_buffers(recurse=False)):
+                setattr(owner, name, self._of_rank_0(buffer))
+        fully_shard(module, mesh=self._mesh, mp_policy=precision or MixedPrecisionPolicy())
+        assert isinstance(module, FSDPModule)
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # gloo has no other
 
     def share(self, pack: Callable[[int], list[PackedBatch]], token_budget: int) -> list[PackedBatch]:
         """This rank's part of what `pack` makes of a budget: as many batches as any other, of about as many tokens.
@@ -79,21 +101,6 @@ class Sharding:
         sums = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
         return dict(zip(values, sums.tolist(), strict=True))
-
-    def _cut(self, module: torch.nn.Module, precision: MixedPrecisionPolicy) -> None:
-        """Shard what is not yet sharded in `module`, which gathers it while it computes."""
-        for owner in module.modules():
-            for name, parameter in list(owner.named_parameters(recurse=False)):
-                if not isinstance(parameter, DTensor):
-                    owner.register_parameter(
-                        name, torch.nn.Parameter(self._of_rank_0(parameter), parameter.requires_grad)
-                    )
-            for name, buffer in list(owner.named_buffers(recurse=False)):
-                setattr(owner, name, self._of_rank_0(buffer))
-        fully_shard(module, mesh=self._mesh, mp_policy=precision)
-        assert isinstance(module, FSDPModule)
-        module.set_gradient_divide_factor(1.0)
-        module.set_force_sum_reduction_for_comms(True)  # gloo has no other
 
     def _part(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
         """This rank's part of a parameter that nobody gathers unasked."""

@@ -6,16 +6,18 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agent_rl.learner.critic import Critic, CriticConfig
-from agent_rl.types import Group
-from agent_rl.valuation.token import TokenValuation
+from agent_rl.learner.critic import Critic
+from agent_rl.learner.critic_config import CriticConfig
+from agent_rl.learner.learner import Learner
+from agent_rl.types import Group, TrainingRow
+from agent_rl.valuation.token import HeadValuation, TokenValuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from agent_rl.credit import CriticKind
 
-__all__ = ["TokenValuation", "Valuation", "make_valuation"]
+__all__ = ["HeadValuation", "TokenValuation", "Valuation", "make_valuation"]
 
 
 class Valuation(Protocol):
@@ -30,6 +32,12 @@ class Valuation(Protocol):
         """
         ...
 
+    def prepare_rows(
+        self, rows: list[TrainingRow], groups: Sequence[Group], values: Sequence[Any]
+    ) -> list[TrainingRow]:
+        """The policy's rows of the groups, with what a value head on the policy needs."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs. Live tensors: write them before the next step."""
         ...
@@ -40,10 +48,14 @@ class Valuation(Protocol):
 
 
 def make_valuation(
-    kind: CriticKind | None, model: PreTrainedModel, config: CriticConfig, *, steps: int, seed: int
+    kind: CriticKind | None, model: PreTrainedModel, config: CriticConfig, learner: Learner, *, steps: int, seed: int
 ) -> Valuation | None:
-    """The critic that an estimator asks for, which starts from `model`, for a run of `steps` training steps."""
+    """The critic that an estimator asks for, for a run of `steps` training steps: starts from `model`, or is a head of
+    the learner's.
+    """
     if kind is None:
         return None
+    if learner.value_head is not None:
+        return HeadValuation(learner, config)
     options = config.for_run(steps * config.minibatches * config.epochs)
     return TokenValuation(Critic(copy.deepcopy(model), options, seed=seed))

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from agent_rl.credit.estimator import Values
+from agent_rl.credit.estimator import Advantages, Values
 from agent_rl.credit.gae import critic_targets
-from agent_rl.credit.rows import row_groups, to_rows
+from agent_rl.credit.rows import row_groups, to_rows, with_returns
 from agent_rl.learner.critic import Critic
-from agent_rl.types import FloatArray, Group, Segment
+from agent_rl.learner.critic_config import CriticConfig
+from agent_rl.learner.learner import Learner
+from agent_rl.types import BoolArray, FloatArray, Group, Segment, TrainingRow
 
 
 class TokenValuation:
@@ -26,6 +28,12 @@ class TokenValuation:
         values = group_values(self._critic, groups)
         return values, fit(self._critic, groups, values)
 
+    def prepare_rows(
+        self, rows: list[TrainingRow], groups: Sequence[Group], values: Sequence[Values]
+    ) -> list[TrainingRow]:
+        """As they are: the policy knows nothing of this critic."""
+        return rows
+
     def state_dict(self) -> dict[str, Any]:
         """Live tensors: write them before the next step."""
         return self._critic.state_dict()
@@ -35,7 +43,49 @@ class TokenValuation:
         self._critic.load_state_dict(state)
 
 
-def group_values(critic: Critic, groups: Sequence[Group]) -> list[Values]:
+class HeadValuation:
+    """V of every prefix by a head on the policy itself, which learns in the policy's own steps."""
+
+    alone_steps = 0
+
+    def __init__(self, learner: Learner, config: CriticConfig) -> None:
+        self._learner = learner
+        self._config = config
+
+    def assess(self, groups: Sequence[Group], step: int) -> tuple[list[Values], dict[str, float]]:
+        """The values, and how much of the returns they explain: 1 - Var(G - V) / Var(G)."""
+        values = group_values(self._learner, groups)
+        masks = [s.response_mask_T for group in groups for t in group.valid for s in t.segments]
+        said, returns = (
+            _at(masks, laid_out) for laid_out in ([v.tokens for v in values], self._returns(groups, values))
+        )
+        variance = float(returns.var()) if returns.size else 0.0
+        return values, {"explained_variance": 1 - float((returns - said).var()) / variance if variance else 0.0}
+
+    def prepare_rows(
+        self, rows: list[TrainingRow], groups: Sequence[Group], values: Sequence[Values]
+    ) -> list[TrainingRow]:
+        """With the lambda-returns that the head learns."""
+        return with_returns(rows, groups, self._returns(groups, values))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the head is part of the learner's state."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def _returns(self, groups: Sequence[Group], values: Sequence[Values]) -> list[Advantages]:
+        return critic_targets(groups, values, gamma=self._config.gamma, lam=self._config.lam)
+
+
+def _at(masks: Sequence[BoolArray], laid_out: Sequence[Advantages]) -> FloatArray:
+    """The values at sampled tokens, one after the other."""
+    rows = [row for members in laid_out for segments in members for row in segments]
+    return np.concatenate([np.zeros(0, np.float32), *(row[mask] for row, mask in zip(rows, masks, strict=True))])
+
+
+def group_values(critic: Critic | Learner, groups: Sequence[Group]) -> list[Values]:
     """What the critic says of each group's valid episodes, in one pass over all of their rows.
 
     The state after the last turn is seen up to that turn's last token: what the environment said to it is in no row.

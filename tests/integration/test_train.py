@@ -17,7 +17,7 @@ import torch
 
 from agent_rl.control import send_command
 from agent_rl.errors import UserError
-from agent_rl.learner.critic import CriticConfig
+from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.store.checkpoint import LEARNER, load_latest
 from agent_rl.store.journal import Journal
 

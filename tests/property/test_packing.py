@@ -65,10 +65,10 @@ def test_every_trained_token_is_predicted_once_from_its_predecessor(rows):
 def test_documents_are_whole_and_positions_restart(rows):
     lengths = {int(row.token_ids_T[0]): needed_length(row) for row in rows}
     for batch in pack(rows, BUDGET):
-        assert batch.lengths_D.sum() == len(batch.token_ids_N) == len(batch.position_ids_N)
-        assert list(batch.lengths_D) == sorted(batch.lengths_D, reverse=True)
-        starts = np.cumsum(batch.lengths_D) - batch.lengths_D
-        for start, length in zip(starts, batch.lengths_D, strict=True):
+        assert batch.lengths_B.sum() == len(batch.token_ids_N) == len(batch.position_ids_N)
+        assert list(batch.lengths_B) == sorted(batch.lengths_B, reverse=True)
+        starts = np.cumsum(batch.lengths_B) - batch.lengths_B
+        for start, length in zip(starts, batch.lengths_B, strict=True):
             document = batch.token_ids_N[start : start + length]
             assert lengths[int(document[0])] == length
             np.testing.assert_array_equal(batch.position_ids_N[start : start + length], np.arange(length))
@@ -78,7 +78,7 @@ def test_documents_are_whole_and_positions_restart(rows):
 def test_no_bin_is_over_budget_and_few_bins_are_used(rows):
     packed = pack(rows, BUDGET)
     for batch in packed:
-        assert len(batch.token_ids_N) <= BUDGET or len(batch.lengths_D) == 1
+        assert len(batch.token_ids_N) <= BUDGET or len(batch.lengths_B) == 1
     lengths = [length for length in map(needed_length, rows) if length]
     fitting = [length for length in lengths if length <= BUDGET]
     lower_bound = max(-(-sum(fitting) // BUDGET), sum(2 * length > BUDGET for length in fitting))

@@ -10,12 +10,12 @@ def test_documents_share_bins_up_to_the_budget(make_rows):
     rows = [
         replace(row, weights_T=(np.arange(len(row.token_ids_T)) > 0).astype("f4")) for row in make_rows([7, 5, 4, 3])
     ]
-    assert [batch.lengths_D.tolist() for batch in pack(rows, 8)] == [[6, 2], [4, 3]]
+    assert [batch.lengths_B.tolist() for batch in pack(rows, 8)] == [[6, 2], [4, 3]]
 
 
 def test_a_row_longer_than_the_budget_gets_its_own_bin(make_rows):
     rows = make_rows([50, 6, 7])
-    assert [len(batch.lengths_D) for batch in pack(rows, 20)] == [1, 2]
+    assert [len(batch.lengths_B) for batch in pack(rows, 20)] == [1, 2]
 
 
 def test_what_follows_the_last_trained_token_is_not_forwarded(make_rows):

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import norm
 
 from agent_rl.errors import ConfigError
-from agent_rl.learner.critic import Critic, CriticConfig
+from agent_rl.learner.critic import Critic
+from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.value_losses import HLGauss, clipped_squared_error, squared_error
 from agent_rl.types import TrainingRow
 

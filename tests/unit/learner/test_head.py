@@ -1,5 +1,6 @@
 """The chunked head against all logits at once in fp64: values, gradients and memory."""
 
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -168,3 +169,23 @@ def test_no_tensor_holds_a_quarter_of_all_logits(name, monkeypatch):
         head_loss(head, hidden, tokens, OBJECTIVES[name]).loss.backward()
     assert 7 * V in seen.sizes
     assert max(seen.sizes) < K * V / 4
+
+
+def test_one_chunk_of_logits_lives_at_a_time(monkeypatch):
+    monkeypatch.setattr(module, "LOGITS_PER_CHUNK", 10 * V)
+    monkeypatch.setattr(module, "LOGITS_PER_BLOCK", V)
+    hidden, head = make_inputs(bias=False)
+    tokens = make_tokens(hidden, head)
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    logits, most = Head.logits, 0
+
+    def recorded(head: Head, hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        result = logits(head, hidden)
+        alive.add(result)
+        most = max(most, len(alive))
+        return result
+
+    monkeypatch.setattr(Head, "logits", recorded)
+    head_loss(head, hidden, tokens, OBJECTIVES["all"])
+    assert most == 1

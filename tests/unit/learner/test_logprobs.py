@@ -31,7 +31,7 @@ def dense(model, batch, temperature):
         input_ids=batch.token_ids_N[None],
         position_ids=batch.position_ids_N[None],
         use_cache=False,
-        buckets=batch.buckets,
+        layout=batch.layout,
     ).last_hidden_state[0]
     return torch.distributions.Categorical(logits=model.lm_head(hidden)[batch.sources_K] / temperature)
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_rl.credit import (
-    BATCH_ESTIMATORS,
     CRITIC_ESTIMATORS,
-    GROUP_ESTIMATORS,
+    EPISODE_ESTIMATORS,
+    STEP_ESTIMATORS,
     Values,
     get_estimator,
     row_groups,
@@ -73,7 +73,7 @@ def by_token(name, batch):
     }
 
 
-ALL = sorted({*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS})
+ALL = sorted({*EPISODE_ESTIMATORS, *STEP_ESTIMATORS, *CRITIC_ESTIMATORS})
 WITHOUT_BASELINE = {"asymre", "w_reinforce", *CRITIC_ESTIMATORS}
 estimators = st.sampled_from(ALL)
 aggregations = st.sampled_from(["token_mean", "sequence_mean"])
@@ -127,7 +127,7 @@ def test_failed_members_do_not_count(members, estimator):
     assert with_failures == pytest.approx(by_token(estimator, [build(alone)]), abs=1e-5)
 
 
-@given(groups, st.sampled_from(sorted(GROUP_ESTIMATORS)), groups)
+@given(groups, st.sampled_from(sorted({*STEP_ESTIMATORS, 'grpo', 'rloo'})), groups)
 def test_a_group_is_credited_alone(members, estimator, others):
     """A group baseline never becomes a batch baseline, however few members are left."""
     alone = by_token(estimator, [build(members)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agent_rl.credit import get_estimator
-from agent_rl.credit.estimator import discounted_sums
+from agent_rl.credit.scan import discounted_sums
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
 
 
@@ -68,4 +68,4 @@ def test_sums_by_blocks_are_the_recursion(length, decay):
     expected, following = np.zeros(length), 0.0
     for t in range(length - 1, -1, -1):
         following = expected[t] = values[t] + decay * following
-    np.testing.assert_allclose(discounted_sums(values, decay), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(discounted_sums(values, np.array([length]), decay), expected, rtol=1e-10, atol=1e-12)

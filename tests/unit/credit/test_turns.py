@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agent_rl.credit import get_estimator
-from agent_rl.credit.process import clip_process, delta_process
+from agent_rl.credit.shaping import clip_process, delta_process
 from agent_rl.errors import ConfigError, NotFoundError
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
 
@@ -101,7 +101,7 @@ def test_every_token_of_a_turn_gets_its_advantage():
 def test_clipped_process_rewards_never_pay():
     group = group_of([Played(0.75, process=0.75), Played(-1, process=-1), Played(1)])
     clipped = clip_process(group, at=0.5).trajectories[0]
-    assert [turn.reward for turn in clipped.turns] == pytest.approx([0.0, -1.5, 0.5])
+    assert [turn.reward for turn in clipped.turns] == pytest.approx([0.0, -1.5, 1.0])  # the last one has no score
     assert clipped.turns[0].reward_terms["process"] == 0.0
 
 

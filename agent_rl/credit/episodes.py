@@ -4,7 +4,7 @@ Only `group.valid` counts: a member lost to an infrastructure failure is in no s
 are read from the recorded turns, never inferred: a turn with reward 0 is still a turn.
 
 A step is what the environment saw of the model: one turn, and the internal turns before it (a summary of what came
-before, say), which share its credit. Internal turns after the last step belong to that one.
+before, say), which share its credit. Internal turns after the last step belong to that one; without any, they earn 0.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Episodes:
     @cached_property
     def rewards_S(self) -> Float64s:
         """What each step earned."""
-        return sums(self._step_K, self._rewards_K, len(self.episode_S))
+        return sums(self._step_K + 1, self._rewards_K, len(self.episode_S) + 1)[1:]
 
     @cached_property
     def outcomes_E(self) -> Float64s:
@@ -116,17 +116,15 @@ class Episodes:
 
     @cached_property
     def _acting_K(self) -> BoolArray:
-        """Whether a turn is the one of its step that the environment saw. (Without any, the last one stands for it.)"""
-        acting_K = np.array([not turn.internal for turn in self._turns], np.bool_)
-        turns_E = np.bincount(self._episode_K, minlength=len(self))
-        seen_E = sums(self._episode_K, acting_K, len(self)) > 0
-        acting_K[np.cumsum(turns_E)[~seen_E & (turns_E > 0)] - 1] = True
-        return acting_K
+        """Whether a turn is the one of its step that the environment saw."""
+        return np.array([not turn.internal for turn in self._turns], np.bool_)
 
     @cached_property
     def _step_K(self) -> Indices:
+        """The step of each turn; -1 in an episode without any."""
         before_K = np.cumsum(self._acting_K) - self._acting_K
-        return np.minimum(before_K, np.cumsum(self.steps_E)[self._episode_K] - 1)
+        last_K = (np.cumsum(self.steps_E) - 1)[self._episode_K]
+        return np.where(self.steps_E[self._episode_K] > 0, np.minimum(before_K, last_K), -1)
 
     # --- tokens -----------------------------------------------------------------------------------------------------
 
@@ -169,7 +167,7 @@ class Episodes:
 
     def from_steps(self, advantages_S: Float64s) -> list[Advantages]:
         """Give all sampled tokens of a step its advantage."""
-        return self._from_turns(advantages_S[self._step_K])
+        return self._from_turns(np.append(advantages_S, 0.0)[self._step_K])
 
     def from_tokens(self, advantages_M: Float64s) -> list[Advantages]:
         """Give each sampled token its advantage."""

@@ -12,13 +12,18 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import cached_property
 from itertools import islice, pairwise
+from operator import attrgetter
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent_rl.credit.alike import Alike
 from agent_rl.credit.estimator import Advantages, Float64s, Indices, Values
 from agent_rl.credit.scan import discounted_sums, sums
 from agent_rl.types import BoolArray, FloatArray, Group, Turn
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Episodes:
@@ -34,10 +39,14 @@ class Episodes:
         self._turns = [turn for trajectory in self._trajectories for turn in trajectory.turns]
         self.group_E = _numbered([len(members) for members in self._members])
         self._episode_K = _numbered([len(trajectory.turns) for trajectory in self._trajectories])
-        self._rewards_K = np.array([turn.reward for turn in self._turns], np.float64)
+        self._rewards_K = self._recorded("reward", np.float64)
 
     def __len__(self) -> int:
         return len(self._trajectories)
+
+    def _recorded(self, name: str, kind: type[T]) -> NDArray[T]:
+        """What each turn has under this name."""
+        return np.fromiter(map(attrgetter(name), self._turns), kind, len(self._turns))
 
     # --- episodes ---------------------------------------------------------------------------------------------------
 
@@ -117,7 +126,7 @@ class Episodes:
     @cached_property
     def _acting_K(self) -> BoolArray:
         """Whether a turn is the one of its step that the environment saw."""
-        return np.array([not turn.internal for turn in self._turns], np.bool_)
+        return ~self._recorded("internal", np.bool_)
 
     @cached_property
     def _step_K(self) -> Indices:
@@ -198,15 +207,15 @@ class Episodes:
 
     @cached_property
     def _tokens_K(self) -> Indices:
-        return np.array([turn.end - turn.start for turn in self._turns], np.int64)
+        return self._recorded("end", np.int64) - self._recorded("start", np.int64)
 
     @cached_property
     def _starts_K(self) -> Indices:
         """Where each turn's tokens begin among all tokens; the end of all for a turn without any."""
         segments_E = np.array([len(trajectory.segments) for trajectory in self._trajectories], np.int64)
         first_K = (np.cumsum(segments_E) - segments_E)[self._episode_K]
-        segment_K = first_K + np.array([turn.segment for turn in self._turns], np.int64)
-        starts_K = np.take(self._bounds, segment_K, mode="clip") + np.array([turn.start for turn in self._turns], int)
+        segment_K = first_K + self._recorded("segment", np.int64)
+        starts_K = np.take(self._bounds, segment_K, mode="clip") + self._recorded("start", np.int64)
         return np.where(self._tokens_K > 0, starts_K, self._bounds[-1])
 
     @cached_property

@@ -2,9 +2,10 @@
 
 verl sums rewards over padded rows, collects them in a dict of lists of scalar tensors by prompt, and loops over rows
 for the baseline and over time steps, last to first, for GAE. Here both are written anew as it does them, on padded
-torch tensors that are there already; ours starts from recorded episodes and ends with an array for each of their rows,
-which is more work: `formula` is the part of it from flat arrays to flat arrays. The limit reads reward, value and mask of a token and writes its advantage, 4 bytes each, at the
-rate of a large copy. CPU time of one thread; variants take turns, the fastest round counts.
+torch tensors that are there already. Ours starts from recorded episodes and ends with an array for each of their rows,
+which is more work; `formula` is the part of it from flat arrays to flat arrays. The limit reads reward, value and mask
+of a token and writes its advantage, 4 bytes each, at the rate of a large copy. CPU time of one thread; variants take
+turns, the fastest round counts.
 
     python benchmarks/advantages.py
 """

@@ -29,7 +29,7 @@ from agent_rl.chat.codec import ChatCodec
 from agent_rl.chat.parsers import ToolParserName
 from agent_rl.config import Config
 from agent_rl.control import serve_control
-from agent_rl.credit import get_estimator
+from agent_rl.credit import get_estimator, get_shaping, mean_reward_within
 from agent_rl.credit.rows import Aggregation, row_groups, to_rows
 from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import EngineConfig, open_engine
@@ -94,8 +94,17 @@ class TrainConfig(Config):
     estimator_options: dict[str, float] = Field(
         default_factory=dict[str, float], description="The estimator's own options, such as gamma 0.95."
     )
+    shaping: str | None = Field(
+        default=None, description="Rewards that credit sees instead: clip_process, delta_process, concise."
+    )
+    shaping_options: dict[str, float | str] = Field(
+        default_factory=dict[str, float | str], description="The shaping's own options, such as at 0.5."
+    )
+    reward_band: tuple[float, float] | None = Field(
+        default=None, description="Train on groups whose mean reward is in here only: neither too hard nor too easy."
+    )
     aggregation: Aggregation = Field(
-        default="token_mean", description="What weighs the same in the loss: tokens or episodes."
+        default="token_mean", description="What weighs the same in the loss: tokens, episodes or groups (prompts)."
     )
     temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of rollouts.")
     tool_parser: ToolParserName = Field(
@@ -129,11 +138,14 @@ class TrainConfig(Config):
     seed: int = Field(default=0, ge=0, description="Key of every random stream of the run.")
 
     @model_validator(mode="after")
-    def _known_estimator(self) -> Self:
+    def _known_credit(self) -> Self:
         try:
             estimator = get_estimator(self.estimator, self.estimator_options)
+            get_shaping(self.shaping, self.shaping_options)
         except UserError as error:  # pydantic explains a `ValueError`
             raise ValueError(str(error)) from error
+        if self.reward_band is not None and self.reward_band[0] > self.reward_band[1]:
+            raise ValueError(f"reward_band {self.reward_band} holds nothing: write the lower bound first.")
         if estimator.critic != "token" and self.critic != CriticConfig():
             raise ValueError(f"the estimator {self.estimator} uses no critic: leave out critic, or take token_gae.")
         if self.learner.imitation is None and self.imitation != ImitationConfig():
@@ -295,6 +307,7 @@ class _Run:
         self._logger = logger
         self._on_step = on_step
         self._transform_group = transform_group
+        self._shape = get_shaping(config.shaping, config.shaping_options)
         self._estimator = get_estimator(config.estimator, config.estimator_options)
         self._control = RolloutControl(config.max_concurrent_episodes)
         self._telemetry = telemetry
@@ -388,7 +401,7 @@ class _Run:
             config.refills_per_batch,
             drop,
             config.min_group_members,
-            self._estimator.has_signal if self._config.learner.distillation is None else _any_valid,
+            self._teaches,
         ):
             wait_s = time.perf_counter() - began
             await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
@@ -397,6 +410,16 @@ class _Run:
             order.finish_batch()
             gate.release(batch.held)
             began = time.perf_counter()
+
+    def _teaches(self, group: Group) -> bool:
+        """Whether the group goes into the loss."""
+        in_band = self._config.reward_band is None or mean_reward_within(group, *self._config.reward_band)
+        if self._config.learner.distillation is not None:  # a teacher has something to say where rewards are equal
+            return in_band and bool(group.valid)
+        return in_band and self._estimator.has_signal(self._seen_by_credit(group))
+
+    def _seen_by_credit(self, group: Group) -> Group:
+        return self._shape(self._transform_group(group))
 
     def _consumed_ahead(self) -> set[int]:
         """The groups that overtook others before the checkpoint that this run goes on from."""
@@ -448,7 +471,7 @@ class _Run:
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         """Blocking: values, credit, and a step of critic and policy."""
-        groups, critic, metrics = [self._transform_group(group) for group in batch.trained], self._critic, {}
+        groups, critic, metrics = [self._seen_by_credit(group) for group in batch.trained], self._critic, {}
         values = None
         if critic is not None:
             values, report = critic.assess(groups, self.progress.step)
@@ -457,7 +480,7 @@ class _Run:
         if critic is not None and values is not None:
             rows = critic.prepare_rows(rows, groups, values)
         if rows and (critic is None or self.progress.step >= critic.alone_steps):
-            played = [self._transform_group(group) for group in batch.groups]
+            played = [self._seen_by_credit(group) for group in batch.groups]
             shown = [] if self._imitate is None else self._imitate(played, self.progress.step)
             report = self._learner.step(rows, row_groups(groups), version=self.progress.step, imitated=shown)
             metrics |= {f"learner/{name}": value for name, value in report.items()}
@@ -489,11 +512,6 @@ class _Run:
                 export=self._export,
                 keep=config.keep_checkpoints,
             )
-
-
-def _any_valid(group: Group) -> bool:
-    """What a teacher has something to say about: rewards need not differ."""
-    return bool(group.valid)
 
 
 def _refuse_total_failure(batch: Batch) -> None:

@@ -100,7 +100,15 @@ def test_transform_group_decides_what_is_learned_but_not_what_is_journaled(tmp_p
     run(tmp_path / "run", parity.parity_config(steps=2), transform_group=worthless)
     groups, _ = journal_of(tmp_path / "run")
     assert any(episode.reward for group in groups.values() for episode in group.trajectories)
-    assert all(row["learner/grad_norm"] == 0 for row in metrics_of(tmp_path / "run") if "learner/grad_norm" in row)
+    assert not any("learner/grad_norm" in row for row in metrics_of(tmp_path / "run")), "no group has a signal"
+
+
+def test_groups_outside_the_reward_band_train_nothing(tmp_path: Path) -> None:
+    options = {"shaping": "concise", "shaping_options": {"at": 0.0}, "reward_band": (2.0, 3.0)}
+    run(tmp_path / "run", parity.parity_config(steps=1, **options))
+    [row] = metrics_of(tmp_path / "run")
+    assert row["rollout/groups_trained"] == 0
+    assert row["rollout/reward"] <= 1, "the band is of real rewards, and nothing but credit sees shaped ones"
 
 
 def test_a_batch_in_which_everything_fails_stops_the_run_with_the_owner(tmp_path: Path, monkeypatch) -> None:

@@ -12,6 +12,10 @@ from agent_rl.train import TrainConfig
     [
         ({"estimator": "gpro"}, "Unknown estimator 'gpro'. Did you mean 'grpo'?"),
         ({"estimator": "gigpo", "estimator_options": {"gama": 1}}, "Did you mean 'gamma'?"),
+        ({"shaping": "clip_proces"}, "Did you mean 'clip_process'?"),
+        ({"shaping": "concise", "shaping_options": {"wait": 1}}, "option of the shaping concise 'wait'"),
+        ({"shaping_options": {"at": 0.5}}, "set shaping to clip_process"),
+        ({"reward_band": [0.8, 0.2]}, "write the lower bound first"),
         ({"critic": {"loss": "hl_gauss"}}, "the estimator grpo uses no critic"),
         ({"estimator": "token_gae", "critic": {"lost": 1}}, "Did you mean 'critic.loss'?"),
         ({"learner": {"correction": "truncate"}}, "set old_logprobs to recompute"),

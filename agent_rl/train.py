@@ -36,6 +36,7 @@ from agent_rl.engine.choose import EngineConfig, open_engine
 from agent_rl.errors import ConfigError, UserError
 from agent_rl.learner.critic import CriticConfig
 from agent_rl.learner.learner import Learner, LearnerConfig
+from agent_rl.learner.utterance_critic import UtteranceCriticConfig
 from agent_rl.mix import Mix
 from agent_rl.otel import OpenTelemetry
 from agent_rl.rollout.context import ContextConfig, policy_agents
@@ -54,7 +55,7 @@ from agent_rl.tool.cache import ToolCache
 from agent_rl.tool.config import ToolsConfig
 from agent_rl.tool.services import ToolServices, tool_services
 from agent_rl.types import Group, SamplingParams, Task
-from agent_rl.valuation import Valuation, make_valuation
+from agent_rl.valuation import Surroundings, Valuation, open_valuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,7 +107,10 @@ class TrainConfig(Config):
     tools: ToolsConfig = Field(default_factory=ToolsConfig, description="How the environment's tools are run.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
     critic: CriticConfig = Field(
-        default_factory=CriticConfig, description="How values are learned, for estimators that use a critic."
+        default_factory=CriticConfig, description="How values of tokens are learned, for estimators that use them."
+    )
+    utterance_critic: UtteranceCriticConfig = Field(
+        default_factory=UtteranceCriticConfig, description="How values of whole turns are learned, for archer."
     )
     deterministic: bool = Field(
         default=False, description="Batch-invariant engine: slower, the same samples under any load."
@@ -128,8 +132,16 @@ class TrainConfig(Config):
             estimator = get_estimator(self.estimator, self.estimator_options)
         except UserError as error:  # pydantic explains a `ValueError`
             raise ValueError(str(error)) from error
-        if estimator.critic != "token" and self.critic != CriticConfig():
-            raise ValueError(f"the estimator {self.estimator} uses no critic: leave out critic, or take token_gae.")
+        uses_turns = estimator.critic == "utterance"
+        uses_tokens = estimator.critic == "token" or (uses_turns and self.utterance_critic.token_baseline)
+        if not uses_tokens and self.critic != CriticConfig():
+            raise ValueError(
+                f"the estimator {self.estimator} uses no critic of tokens: leave out critic, or take token_gae."
+            )
+        if not uses_turns and self.utterance_critic != UtteranceCriticConfig():
+            raise ValueError(
+                f"the estimator {self.estimator} uses no critic of turns: leave out utterance_critic, or take archer."
+            )
         return self
 
 
@@ -188,14 +200,11 @@ async def train(
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
     learner = Learner(copy.deepcopy(model), options, temperature=config.temperature, seed=config.seed)
-    kind = get_estimator(config.estimator, config.estimator_options).critic
-    critic = make_valuation(kind, model, config.critic, steps=config.steps, seed=config.seed)
-    progress = Progress()
+    progress, critic_state = Progress(), None
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
         learner.load_state_dict(state["learner"])
-        if critic is not None:
-            critic.load_state_dict(state["critic"])
+        critic_state = state.get("critic")
         progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
     with (
         ExitStack() as extras,
@@ -208,6 +217,13 @@ async def train(
         ) as logger,
     ):
         journal.rewind(progress.step)
+        around = Surroundings(
+            model, learner.logprobs, journal.path, transform_group, steps=config.steps, seed=config.seed
+        )
+        kind = get_estimator(config.estimator, config.estimator_options).critic
+        critic = extras.enter_context(open_valuation(kind, config.critic, config.utterance_critic, around))
+        if critic is not None and critic_state is not None:
+            critic.load_state_dict(critic_state)
         telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
         run = _Run(
             *(config, run_dir, learner, critic, tokenizer, journal, logger, on_step, transform_group, progress),

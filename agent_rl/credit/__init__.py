@@ -1,7 +1,8 @@
 """Credit assignment: groups of trajectories in, an advantage per token out. Pure numpy functions.
 
 A new estimator is one function and one line here: `GROUP_ESTIMATORS` see one group at a time, `BATCH_ESTIMATORS` all
-of a batch, `CRITIC_ESTIMATORS` all of a batch with a critic's values. Its keyword arguments are its options.
+of a batch, `CRITIC_ESTIMATORS` and `UTTERANCE_ESTIMATORS` all of a batch with what a critic of tokens or of whole turns
+says of it. Its keyword arguments are its options.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from agent_rl.config import bind_options
+from agent_rl.credit.archer import TurnValues, archer
 from agent_rl.credit.batchwise import lite_ppo, reinforce_pp, reinforce_pp_baseline
 from agent_rl.credit.estimator import (
     Advantages,
@@ -34,10 +36,12 @@ __all__ = [
     "BATCH_ESTIMATORS",
     "CRITIC_ESTIMATORS",
     "GROUP_ESTIMATORS",
+    "UTTERANCE_ESTIMATORS",
     "Advantages",
     "Aggregation",
     "CriticKind",
     "Estimator",
+    "TurnValues",
     "Values",
     "get_estimator",
     "has_signal",
@@ -68,6 +72,7 @@ CRITIC_ESTIMATORS: dict[str, CriticEstimator] = {
     "turn_gae": turn_gae,
     "bi_level_gae": bi_level_gae,
 }
+UTTERANCE_ESTIMATORS: dict[str, CriticEstimator] = {"archer": archer}
 
 
 def has_signal(group: Group) -> bool:
@@ -86,14 +91,14 @@ def _always(group: Group) -> bool:
 
 
 _SIGNALS: dict[str, Callable[[Group], bool]] = {
-    **dict.fromkeys(("asymre", "w_reinforce", "reinforce_pp", *CRITIC_ESTIMATORS), _always),
+    **dict.fromkeys(("asymre", "w_reinforce", "reinforce_pp", *CRITIC_ESTIMATORS, *UTTERANCE_ESTIMATORS), _always),
     **dict.fromkeys(("return_to_go", "mt_grpo", "gigpo", "rlvmr", "roles"), _turns_differ),
 }
 """Which groups teach something; by default those whose rewards differ."""
 
 
-CriticKind: TypeAlias = Literal["token"]
-"""What is valued: every prefix of a row."""
+CriticKind: TypeAlias = Literal["token", "utterance"]
+"""What is valued: every prefix of a row (`Values`), or whole turns (`TurnValues`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ class Estimator:
 
 def get_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
     """The estimator called `name`. Raises `NotFoundError` with the nearest name, `ConfigError` for a wrong option."""
-    known = (*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS)
+    known = (*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS, *UTTERANCE_ESTIMATORS)
     if name not in known:
         raise not_found("estimator", name, known)
     signal, what = _SIGNALS.get(name, has_signal), f"the estimator {name}"
@@ -122,5 +127,6 @@ def get_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estima
     if (of_batch := BATCH_ESTIMATORS.get(name)) is not None:
         batch = partial(of_batch, **bind_options(what, of_batch, options or {}))
         return Estimator(name, None, signal, lambda groups, values: batch(groups))
-    with_critic = CRITIC_ESTIMATORS[name]
-    return Estimator(name, "token", signal, partial(with_critic, **bind_options(what, with_critic, options or {})))
+    kind, registry = ("token", CRITIC_ESTIMATORS) if name in CRITIC_ESTIMATORS else ("utterance", UTTERANCE_ESTIMATORS)
+    with_critic = partial(registry[name], **bind_options(what, registry[name], options or {}))
+    return Estimator(name, kind, signal, with_critic)

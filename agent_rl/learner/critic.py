@@ -24,22 +24,14 @@ from agent_rl.seeding import stream
 from agent_rl.types import FloatArray, IntArray, TrainingRow
 
 
-class CriticConfig(OptimizerConfig):
-    """How values are learned."""
+class ValueConfig(OptimizerConfig):
+    """What critics of every kind have in common."""
 
     learning_rate: float = Field(default=1e-5, gt=0, description="Peak learning rate of AdamW.")
-    loss: Literal["squared", "clipped", "hl_gauss"] = Field(
-        default="squared", description="Squared error, PPO's clipped one, or classification (HL-Gauss)."
-    )
-    clip: float = Field(default=0.2, gt=0, description="How far from its old value the clipped loss lets a value go.")
     low: float = Field(default=0.0, description="Least return that hl_gauss can express.")
     high: float = Field(default=1.0, description="Greatest return that hl_gauss can express.")
     bins: int = Field(default=51, ge=2, description="Classes of hl_gauss.")
     spread: float = Field(default=0.75, gt=0, description="Deviation of hl_gauss's targets, in bins.")
-    gamma: float = Field(default=1.0, ge=0, le=1, description="Discount of the critic's targets, per token.")
-    lam: float = Field(default=1.0, ge=0, le=1, description="Lambda of the critic's targets; 1: returns.")
-    minibatches: int = Field(default=1, ge=1, description="Optimizer steps per pass over a batch.")
-    epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
     alone_steps: int = Field(
         default=0, ge=0, description="First training steps in which only the critic learns (value pretraining)."
     )
@@ -50,6 +42,19 @@ class CriticConfig(OptimizerConfig):
         if self.low >= self.high:
             raise ValueError(f"low {self.low} has to be below high {self.high}.")
         return self
+
+
+class CriticConfig(ValueConfig):
+    """How values of tokens are learned."""
+
+    loss: Literal["squared", "clipped", "hl_gauss"] = Field(
+        default="squared", description="Squared error, PPO's clipped one, or classification (HL-Gauss)."
+    )
+    clip: float = Field(default=0.2, gt=0, description="How far from its old value the clipped loss lets a value go.")
+    gamma: float = Field(default=1.0, ge=0, le=1, description="Discount of the critic's targets, per token.")
+    lam: float = Field(default=1.0, ge=0, le=1, description="Lambda of the critic's targets; 1: returns.")
+    minibatches: int = Field(default=1, ge=1, description="Optimizer steps per pass over a batch.")
+    epochs: int = Field(default=1, ge=1, description="Passes over a batch.")
 
 
 class Critic:
@@ -69,7 +74,7 @@ class Critic:
         self.head = torch.nn.Linear(width, outputs, device=model.device, dtype=model.dtype)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
-        unused = {id(p) for p in _language_head_only(model)}
+        unused = {id(p) for p in head_only_parameters(model)}
         self._trainable = {name: p for name, p in model.named_parameters() if id(p) not in unused and p.requires_grad}
         self._trainable |= {f"value_head.{name}": p for name, p in self.head.named_parameters()}
         self._optimizer = Optimizer(self._trainable, config)
@@ -162,7 +167,7 @@ def _every_position(token_ids_T: IntArray) -> TrainingRow:
     return TrainingRow(ids, zeros.astype(np.bool_), zeros, zeros, weights, zeros.astype(np.int32))
 
 
-def _language_head_only(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+def head_only_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     """The parameters of a language-model head that the decoder does not share (tied embeddings are shared)."""
     head = model.get_output_embeddings()
     embeddings = {id(p) for p in model.get_input_embeddings().parameters()}

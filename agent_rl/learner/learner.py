@@ -28,7 +28,7 @@ from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.policy import save_policy
 from agent_rl.learner.tensors import PackedTensors, to_tensors
 from agent_rl.seeding import stream
-from agent_rl.types import TrainingRow
+from agent_rl.types import FloatArray, TrainingRow
 
 
 class Learner:
@@ -81,6 +81,18 @@ class Learner:
         with packed_attention(self.model):
             report = self._optimize(batches, likelihood, temperature=1.0)
         return self._report([report], batches)
+
+    def logprobs(self, rows: Sequence[TrainingRow]) -> list[FloatArray]:
+        """What the policy as it is says of the weighted tokens of each row, `logprobs_T`; 0 elsewhere."""
+        found = [np.zeros(len(row.token_ids_T), np.float32) for row in rows]
+        with torch.no_grad(), packed_attention(self.model):
+            for batch in pack(rows, self.config.token_budget):
+                logprobs_K, _ = self._logprobs(to_tensors(batch, self.model.device), self._temperature)
+                counts = [int(np.count_nonzero(rows[row].weights_T)) for row in batch.rows_D]
+                parts = np.split(logprobs_K.float().cpu().numpy(), np.cumsum(counts)[:-1])
+                for row, part in zip(batch.rows_D.tolist(), parts, strict=True):
+                    found[row][rows[row].weights_T != 0] = part
+        return found
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's weights by the plain model's names (adapters merged), for an engine.

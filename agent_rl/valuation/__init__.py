@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agent_rl.errors import ConfigError
 from agent_rl.learner.critic import Critic, CriticConfig
+from agent_rl.learner.policy import load_policy
+from agent_rl.learner.utterance_critic import UtteranceCritic, UtteranceCriticConfig
+from agent_rl.store.journal import Journal
+from agent_rl.store.replay import Replay
 from agent_rl.types import Group
 from agent_rl.valuation.token import TokenValuation
+from agent_rl.valuation.utterance import PolicyLogprobs, UtteranceValuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from agent_rl.credit import CriticKind
 
-__all__ = ["TokenValuation", "Valuation", "make_valuation"]
+__all__ = ["Surroundings", "Valuation", "open_valuation"]
 
 
 class Valuation(Protocol):
@@ -39,11 +48,50 @@ class Valuation(Protocol):
         ...
 
 
-def make_valuation(
-    kind: CriticKind | None, model: PreTrainedModel, config: CriticConfig, *, steps: int, seed: int
-) -> Valuation | None:
-    """The critic that an estimator asks for, which starts from `model`, for a run of `steps` training steps."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a critic can ask for: the policy it starts from, that policy later on, and what was played before."""
+
+    model: PreTrainedModel
+    policy_logprobs: PolicyLogprobs
+    journal: Path
+    transform_group: Callable[[Group], Group]
+    steps: int
+    seed: int
+
+
+@contextmanager
+def open_valuation(
+    kind: CriticKind | None, token: CriticConfig, utterance: UtteranceCriticConfig, around: Surroundings
+) -> Generator[Valuation | None]:
+    """The critic that an estimator asks for. Raises `ConfigError` when its checkpoint reads other tokens."""
     if kind is None:
-        return None
-    options = config.for_run(steps * config.minibatches * config.epochs)
-    return TokenValuation(Critic(copy.deepcopy(model), options, seed=seed))
+        yield None
+    elif kind == "token":
+        yield TokenValuation(_token_critic(token, around))
+    else:
+        options = utterance.for_run(around.steps * utterance.updates)
+        critic = UtteranceCritic(_first_model(utterance, around.model), options, seed=around.seed)
+        baseline = _token_critic(token, around) if utterance.token_baseline else None
+        with Journal(around.journal) as journal:
+            replay = Replay(journal, utterance.capacity, around.seed, around.transform_group)
+            yield UtteranceValuation(critic, replay, around.policy_logprobs, baseline)
+
+
+def _token_critic(config: CriticConfig, around: Surroundings) -> Critic:
+    options = config.for_run(around.steps * config.minibatches * config.epochs)
+    return Critic(copy.deepcopy(around.model), options, seed=around.seed)
+
+
+def _first_model(config: UtteranceCriticConfig, policy: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the policy, or a checkpoint that understands the policy's tokens."""
+    if config.checkpoint is None:
+        return copy.deepcopy(policy)
+    model, _ = load_policy(config.checkpoint, dtype=str(policy.dtype).removeprefix("torch."), device=str(policy.device))
+    sizes = [m.config.get_text_config().vocab_size for m in (model, policy)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"The critic's checkpoint {config.checkpoint} has {sizes[0]} tokens, the policy {sizes[1]}: a critic reads "
+            "the policy's token ids, so take a checkpoint with the same tokenizer."
+        )
+    return model

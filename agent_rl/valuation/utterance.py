@@ -1,4 +1,4 @@
-"""The utterance-level critic meets groups: updates on draws from the replay, then an advantage per turn of the batch."""
+"""The utterance-level critic meets groups: updates on draws from the replay, and an advantage per turn."""
 
 from __future__ import annotations
 

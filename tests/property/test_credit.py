@@ -11,6 +11,8 @@ from agent_rl.credit import (
     BATCH_ESTIMATORS,
     CRITIC_ESTIMATORS,
     GROUP_ESTIMATORS,
+    UTTERANCE_ESTIMATORS,
+    TurnValues,
     Values,
     get_estimator,
     row_groups,
@@ -58,8 +60,17 @@ def made_up_values(group):
     )
 
 
+def made_up_advantages(group):
+    """The same, for whole turns."""
+    return TurnValues(
+        tuple(np.array([np.sin(7 * t.index + e.member) for t in e.turns], np.float32) for e in group.valid),
+        made_up_values(group).tokens,
+    )
+
+
 def credit(name, batch):
-    return get_estimator(name)(batch, [made_up_values(group) for group in batch])
+    make_up = made_up_advantages if name in UTTERANCE_ESTIMATORS else made_up_values
+    return get_estimator(name)(batch, [make_up(group) for group in batch])
 
 
 def by_token(name, batch):
@@ -73,8 +84,8 @@ def by_token(name, batch):
     }
 
 
-ALL = sorted({*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS})
-WITHOUT_BASELINE = {"asymre", "w_reinforce", *CRITIC_ESTIMATORS}
+ALL = sorted({*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS, *UTTERANCE_ESTIMATORS})
+WITHOUT_BASELINE = {"asymre", "w_reinforce", *CRITIC_ESTIMATORS, *UTTERANCE_ESTIMATORS}
 estimators = st.sampled_from(ALL)
 aggregations = st.sampled_from(["token_mean", "sequence_mean"])
 

@@ -36,7 +36,7 @@ def model(tokenizer):
 
 def groups():
     """Two groups with a fork, a turn without tokens, a cut episode and a failed one."""
-    turns = [Played(0.0, sampled=2), Played(0.0, sampled=0), Played(1.0, sampled=3, fork=True)]
+    turns = [Played(0.0, sampled=2), Played(0.0, sampled=0), Played(1.0, sampled=3, context=3, fork=True)]
     first = make_group(
         make_trajectory(turns), make_trajectory(turns, member=1), make_trajectory(turns, member=2, failed=True)
     )
@@ -112,7 +112,7 @@ def test_a_baseline_learns_the_advantage_inside_of_a_turn(tmp_path, model):
     # Both members said the same: what is to be expected is the mean of the advantages of both.
     first_turn, second_turn = (0.0 + 0.2) / 2, (0.1 + 0.3) / 2
     np.testing.assert_allclose(values[0].baseline[0][0], [0, first_turn, first_turn, 0], atol=0.05)
-    np.testing.assert_allclose(values[0].baseline[0][1], [0, second_turn, second_turn, second_turn], atol=0.05)
+    np.testing.assert_allclose(values[0].baseline[0][1], [0, 0, 0, second_turn, second_turn, second_turn], atol=0.05)
 
 
 def test_state_goes_on_bit_for_bit_with_both_critics(tmp_path, model):
@@ -167,7 +167,7 @@ def test_the_critic_may_start_from_another_checkpoint_of_the_same_tokens(tmp_pat
     wide = make_model(tokenizer, hidden_size=64, layers=1, heads=1)
     for folder, saved, vocabulary in (("wide", wide, tokenizer), ("other", None, None)):
         if saved is None:
-            vocabulary = make_tokenizer(["other text here"], vocab_size=265)
+            vocabulary = make_tokenizer(["other text here"] * 9, vocab_size=280)
             saved = make_model(vocabulary, hidden_size=32, layers=1, heads=1)
         saved.save_pretrained(tmp_path / folder)
         vocabulary.save_pretrained(tmp_path / folder)

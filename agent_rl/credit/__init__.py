@@ -1,8 +1,9 @@
 """Credit assignment: groups of trajectories in, an advantage per token out. Pure numpy functions.
 
 A new estimator is one function and one line here: `EPISODE_ESTIMATORS` give each episode an advantage,
-`STEP_ESTIMATORS` each step, `CRITIC_ESTIMATORS` each token, with a critic's values. All see the valid `Episodes` of a
-batch as flat arrays. Their keyword arguments are their options.
+`STEP_ESTIMATORS` each step; `CRITIC_ESTIMATORS` and `UTTERANCE_ESTIMATORS` give one to each token, with what a critic
+of tokens or of whole turns says. All see the valid `Episodes` of a batch as flat arrays. Their keyword arguments are
+their options.
 """
 
 from __future__ import annotations
@@ -13,9 +14,18 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from agent_rl.config import bind_options
+from agent_rl.credit.archer import archer
 from agent_rl.credit.batchwise import lite_ppo, reinforce_pp, reinforce_pp_baseline
 from agent_rl.credit.episodes import Episodes
-from agent_rl.credit.estimator import Advantages, CriticEstimator, EpisodeEstimator, StepEstimator, Values
+from agent_rl.credit.estimator import (
+    Advantages,
+    CriticEstimator,
+    EpisodeEstimator,
+    StepEstimator,
+    TurnValues,
+    UtteranceEstimator,
+    Values,
+)
 from agent_rl.credit.gae import bi_level_gae, token_gae, turn_gae
 from agent_rl.credit.groups import asymre, dr_grpo, grpo, opmd, pairwise, rloo, w_reinforce
 from agent_rl.credit.rows import Aggregation, row_groups, to_rows
@@ -29,11 +39,13 @@ __all__ = [
     "EPISODE_ESTIMATORS",
     "SHAPINGS",
     "STEP_ESTIMATORS",
+    "UTTERANCE_ESTIMATORS",
     "Advantages",
     "Aggregation",
     "CriticKind",
     "Episodes",
     "Estimator",
+    "TurnValues",
     "Values",
     "get_estimator",
     "get_shaping",
@@ -67,12 +79,13 @@ CRITIC_ESTIMATORS: dict[str, CriticEstimator] = {
     "turn_gae": turn_gae,
     "bi_level_gae": bi_level_gae,
 }
+UTTERANCE_ESTIMATORS: dict[str, UtteranceEstimator] = {"archer": archer}
 BATCH_BASELINES = {"reinforce_pp"}
 """Estimators whose baseline is the batch's: what a group teaches cannot be told from it alone."""
 
 
-CriticKind: TypeAlias = Literal["token"]
-"""What is valued: every prefix of a row."""
+CriticKind: TypeAlias = Literal["token", "utterance"]
+"""What is valued: every prefix of a row (`Values`), or whole turns (`TurnValues`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,12 @@ def mean_reward_within(group: Group, low: float, high: float) -> bool:
 
 def get_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estimator:
     """The estimator called `name`. Raises `NotFoundError` with the nearest name, `ConfigError` for a wrong option."""
-    known: dict[str, Callable[..., Any]] = {**EPISODE_ESTIMATORS, **STEP_ESTIMATORS, **CRITIC_ESTIMATORS}
+    known: dict[str, Callable[..., Any]] = {
+        **EPISODE_ESTIMATORS,
+        **STEP_ESTIMATORS,
+        **CRITIC_ESTIMATORS,
+        **UTTERANCE_ESTIMATORS,
+    }
     if name not in known:
         raise not_found("estimator", name, known)
     estimate = partial(known[name], **bind_options(f"the estimator {name}", known[name], options or {}))
@@ -124,6 +142,16 @@ def get_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estima
             return episodes.from_steps(estimate(episodes))
         if values is None:
             raise ValueError(f"the estimator {name} needs a critic's values")
-        return episodes.from_tokens(estimate(episodes, episodes.values_M(values), episodes.final_E(values)))
+        if name in UTTERANCE_ESTIMATORS:
+            said = episodes.advantages_D(values), episodes.baseline_M(values)
+        else:
+            said = episodes.values_M(values), episodes.final_E(values)
+        return episodes.from_tokens(estimate(episodes, *said))
 
-    return Estimator(name, "token" if name in CRITIC_ESTIMATORS else None, credit)
+    return Estimator(name, _critic_of(name), credit)
+
+
+def _critic_of(name: str) -> CriticKind | None:
+    if name in CRITIC_ESTIMATORS:
+        return "token"
+    return "utterance" if name in UTTERANCE_ESTIMATORS else None

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent_rl.credit.alike import Alike
-from agent_rl.credit.estimator import Advantages, Float64s, Indices, Values
+from agent_rl.credit.estimator import Advantages, Float64s, Indices, TurnValues, Values
 from agent_rl.credit.scan import discounted_sums, sums
 from agent_rl.types import BoolArray, FloatArray, Group, Turn
 
@@ -161,7 +161,21 @@ class Episodes:
 
     def values_M(self, values: Sequence[Values]) -> Float64s:
         """What a critic says of the context before each sampled token."""
-        rows = [row for of_group in values for of_member in of_group.tokens for row in of_member]
+        return self._sampled_M([of_group.tokens for of_group in values])
+
+    def advantages_D(self, values: Sequence[TurnValues]) -> Float64s:
+        """What an utterance-level critic says of each turn that has tokens."""
+        of_members = [of_member for of_group in values for of_member in of_group.advantages]
+        return np.concatenate([*of_members, np.zeros(0)], dtype=np.float64)[self._tokens_K > 0]
+
+    def baseline_M(self, values: Sequence[TurnValues]) -> Float64s:
+        """What it says is to be expected before each sampled token; 0 without a baseline."""
+        baselines = [of_group.baseline for of_group in values if of_group.baseline is not None]
+        return self._sampled_M(baselines) if baselines else np.zeros(len(self._positions_M))
+
+    def _sampled_M(self, laid_out: Sequence[Advantages]) -> Float64s:
+        """What stands at the sampled tokens."""
+        rows = [row for of_group in laid_out for of_member in of_group for row in of_member]
         return np.concatenate([*rows, np.zeros(0)], dtype=np.float64)[self._positions_M]
 
     def final_E(self, values: Sequence[Values]) -> Float64s:

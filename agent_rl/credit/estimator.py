@@ -38,6 +38,17 @@ class Values(NamedTuple):
     final_G: FloatArray
 
 
+class TurnValues(NamedTuple):
+    """What an utterance-level critic says of one group.
+
+    `advantages[i]` is A_K = Q(o_k, a_k) - V(o_k) of the turns k of `group.valid[i]`, 0 for turns without tokens.
+    `baseline` is what a token critic expects of A before each sampled token, laid out as `Advantages`.
+    """
+
+    advantages: tuple[FloatArray, ...]
+    baseline: Advantages | None = None
+
+
 EpisodeEstimator: TypeAlias = Callable[..., Float64s]
 """`estimate(episodes, **options)`: `advantages_E`, one for all sampled tokens of each episode."""
 
@@ -48,4 +59,10 @@ CriticEstimator: TypeAlias = Callable[..., Float64s]
 """`estimate(episodes, values_M, final_E, **options)`: `advantages_M`, one for each sampled token.
 
 `values_M` is V of the context before each token, `final_E` V of what came after each episode: 0 where it ended itself.
+"""
+
+UtteranceEstimator: TypeAlias = Callable[..., Float64s]
+"""`estimate(episodes, advantages_D, baseline_M, **options)`: `advantages_M`, one for each sampled token.
+
+`advantages_D` is that of each turn that has tokens, `baseline_M` what is expected of it before each token.
 """

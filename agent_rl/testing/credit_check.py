@@ -14,9 +14,9 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from agent_rl.credit import Advantages, Estimator, Values
+from agent_rl.credit import Advantages, Estimator, TurnValues, Values
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
-from agent_rl.types import Group, StopReason, Trajectory
+from agent_rl.types import FloatArray, Group, StopReason, Trajectory
 
 
 class Member(NamedTuple):
@@ -62,6 +62,11 @@ def made_up_values(group: Group) -> Values:
     """Values that depend on the turn and the token's place in it alone, wherever the token stands."""
     tokens = tuple(_values_of(trajectory) for trajectory in group.valid)
     return Values(tokens, np.array([0.3 * trajectory.member for trajectory in group.valid], np.float32))
+
+
+def made_up_advantages(group: Group) -> TurnValues:
+    """The same for whole turns, with a baseline."""
+    return TurnValues(tuple(map(_advantages_of, group.valid)), made_up_values(group).tokens)
 
 
 def credit_of(estimator: Estimator, groups: Sequence[Group]) -> Credit:
@@ -182,7 +187,8 @@ LAWS: dict[str, Law] = {
 
 
 def _advantages(estimator: Estimator, groups: Sequence[Group]) -> list[Advantages]:
-    values = [made_up_values(group) for group in groups] if estimator.needs_values else None
+    make_up = {None: None, "token": made_up_values, "utterance": made_up_advantages}[estimator.critic]
+    values = [make_up(group) for group in groups] if make_up is not None else None
     return estimator(groups, values)
 
 
@@ -201,12 +207,17 @@ def _episode(member: Member, number: int) -> Trajectory:
     return make_trajectory(member.turns, member=number, stop_reason=member.stop_reason, failed=member.failed)
 
 
-def _values_of(trajectory: Trajectory) -> tuple[np.ndarray[tuple[int], np.dtype[np.float32]], ...]:
+def _values_of(trajectory: Trajectory) -> tuple[FloatArray, ...]:
     rows = tuple(np.zeros(len(segment.token_ids_T), np.float32) for segment in trajectory.segments)
     for number, turn in enumerate(turn for turn in trajectory.turns if turn.end > turn.start):
         places = np.arange(turn.end - turn.start)
         rows[turn.segment][turn.start : turn.end] = np.sin(7 * number + places + trajectory.member)
     return rows
+
+
+def _advantages_of(trajectory: Trajectory) -> FloatArray:
+    spoken_K = np.array([turn.end > turn.start for turn in trajectory.turns], np.bool_)
+    return (np.sin(7 * np.cumsum(spoken_K) + trajectory.member) * spoken_K).astype(np.float32)
 
 
 def _random_member(rng: np.random.Generator) -> Member:

@@ -97,6 +97,6 @@ def _segment(mask: Sequence[bool]) -> Segment:
     return Segment(
         token_ids_T=np.arange(len(mask), dtype=np.int32),
         response_mask_T=mask_T,
-        rollout_logprobs_T=-0.5 * mask_T.astype(np.float32),
+        rollout_logprobs_T=np.where(mask_T, np.float32(-0.5), np.float32(0)),
         weight_versions_T=np.where(mask_T, 0, -1).astype(np.int32),
     )

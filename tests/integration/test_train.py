@@ -18,6 +18,7 @@ import torch
 from agent_rl.control import send_command
 from agent_rl.errors import UserError
 from agent_rl.learner.critic_config import CriticConfig
+from agent_rl.learner.utterance_critic import UtteranceCriticConfig
 from agent_rl.store.checkpoint import LEARNER, load_latest
 from agent_rl.store.journal import Journal
 
@@ -203,3 +204,24 @@ def test_a_critic_learns_beside_the_policy_and_resumes_exactly(tmp_path: Path, e
     for before, after in zip(whole, parts, strict=True):
         for name in ("critic/loss", "critic/explained_variance", "learner/grad_norm"):
             assert before.get(name) == after.get(name), (before["step"], name)
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "hl_gauss", "double": "soft_min", "token_baseline": True}])
+def test_archer_resumes_exactly_with_its_replay_and_target(tmp_path: Path, options: dict[str, object]) -> None:
+    critic = UtteranceCriticConfig(
+        **{"learning_rate": 1e-3, "alone_steps": 1, "updates": 2, "groups_per_update": 2, "capacity": 5, **options}
+    )
+    config = parity.parity_config(steps=4, estimator="archer", utterance_critic=critic)
+    _, expected = run(tmp_path / "whole", config)
+    run(tmp_path / "parts", config.model_copy(update={"steps": 2}))
+    _, model = run(tmp_path / "parts", config, resume=True)
+    whole, parts = metrics_of(tmp_path / "whole"), metrics_of(tmp_path / "parts")
+    assert not any(name.startswith("learner/") for name in whole[0]), "the critic learns alone at first"
+    assert whole[1]["learner/grad_norm"] > 0
+    assert ("critic/baseline_loss" in whole[0]) == bool(options)
+    assert all(np.isfinite(row["critic/q_explained_variance"]) for row in whole)
+    for before, after in zip(whole, parts, strict=True):
+        learned = {name for name in before if name.startswith(("critic/", "learner/"))}
+        assert {name: before[name] for name in learned} == {name: after.get(name) for name in learned}
+    for parameter, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(parameter, other)

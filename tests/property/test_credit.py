@@ -11,6 +11,7 @@ from agent_rl.credit import (
     CRITIC_ESTIMATORS,
     EPISODE_ESTIMATORS,
     STEP_ESTIMATORS,
+    UTTERANCE_ESTIMATORS,
     get_estimator,
     row_groups,
     to_rows,
@@ -20,12 +21,14 @@ from agent_rl.testing.credit_check import LAWS, Member, build, check_estimator, 
 from agent_rl.testing.episodes import Played
 from agent_rl.types import StopReason
 
-NAMES = sorted({*EPISODE_ESTIMATORS, *STEP_ESTIMATORS, *CRITIC_ESTIMATORS})
+WITH_A_CRITIC = {*CRITIC_ESTIMATORS, *UTTERANCE_ESTIMATORS}
+NAMES = sorted({*EPISODE_ESTIMATORS, *STEP_ESTIMATORS, *WITH_A_CRITIC})
 WAIVED = {
     "asymre": {"equals"},  # by its shift
     "w_reinforce": {"equals"},  # no baseline
     **{name: {"alone"} for name in ("reinforce_pp", "reinforce_pp_baseline", "lite_ppo")},  # one scale for the batch
     **{name: {"alone", "equals"} for name in CRITIC_ESTIMATORS},  # whitened; the critic may tell equal members apart
+    **{name: {"equals"} for name in UTTERANCE_ESTIMATORS},
 }
 RAW = {name: {"whiten": False} for name in CRITIC_ESTIMATORS}
 
@@ -115,7 +118,7 @@ def test_weights_of_a_batch_sum_to_one(plan, aggregation: Aggregation):
 
 
 @settings(max_examples=25)
-@given(plans, st.sampled_from(sorted({*NAMES} - {"reinforce_pp", *CRITIC_ESTIMATORS})))
+@given(plans, st.sampled_from(sorted({*NAMES} - {"reinforce_pp", *WITH_A_CRITIC})))
 def test_a_group_without_signal_has_no_credit(plan, name):
     """What the filter drops would have moved nothing: the group's own advantages are 0 in any batch."""
     estimator = get_estimator(name)

@@ -5,14 +5,22 @@ from typing import get_args
 
 import pytest
 
-from agent_rl.credit import CRITIC_ESTIMATORS, EPISODE_ESTIMATORS, SHAPINGS, STEP_ESTIMATORS, Aggregation
+from agent_rl.credit import (
+    CRITIC_ESTIMATORS,
+    EPISODE_ESTIMATORS,
+    SHAPINGS,
+    STEP_ESTIMATORS,
+    UTTERANCE_ESTIMATORS,
+    Aggregation,
+)
 from agent_rl.learner.imitation_losses import IMITATION_LOSSES
 from agent_rl.learner.losses import LOSSES
 from agent_rl.learner.mismatch import CORRECTIONS
 from agent_rl.learner.penalties import DIVERGENCES, EXACT_DIVERGENCES
 
 PAGE = (Path(__file__).parents[2] / "docs/credit.md").read_text("utf-8")
-CREDIT = {*EPISODE_ESTIMATORS, *STEP_ESTIMATORS, *CRITIC_ESTIMATORS, *SHAPINGS, *get_args(Aggregation)}
+ESTIMATORS = {*EPISODE_ESTIMATORS, *STEP_ESTIMATORS, *CRITIC_ESTIMATORS, *UTTERANCE_ESTIMATORS}
+CREDIT = {*ESTIMATORS, *SHAPINGS, *get_args(Aggregation)}
 TERMS = {*DIVERGENCES, *EXACT_DIVERGENCES, *IMITATION_LOSSES}
 NAMES = sorted({*CREDIT, *LOSSES, *CORRECTIONS, *TERMS} - {"best_of_group"})
 

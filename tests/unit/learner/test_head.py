@@ -159,6 +159,22 @@ def test_lower_precision_is_as_good_as_its_inputs(dtype, roundings, chunk):
         assert error < roundings * torch.finfo(dtype).eps
 
 
+def test_sums_over_chunks_are_not_rounded_to_bf16(monkeypatch):
+    """The same token 600 times: in bf16 a sum no longer grows once it is 256 times as large as what is added."""
+    monkeypatch.setattr(module, "LOGITS_PER_CHUNK", V)
+    hidden, head = make_inputs(torch.bfloat16)
+    targets, ones = torch.zeros(600, dtype=torch.long), torch.ones(600)
+    tokens = TrainedTokens(targets, ones, ones, ones, ones, ones, targets)
+    repeated = hidden[:1].detach().expand(600, E)
+    one, many = (
+        torch.autograd.grad(head_loss(head, repeated[:k], tokens.part(slice(k)), Likelihood()).loss, [head.weight_VE])[
+            0
+        ]
+        for k in (1, 600)
+    )
+    torch.testing.assert_close(many.float(), 600 * one.float(), rtol=0.02, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["ppo_clip", "all"])
 def test_no_tensor_holds_a_quarter_of_all_logits(name, monkeypatch):
     monkeypatch.setattr(module, "LOGITS_PER_CHUNK", 7 * V)

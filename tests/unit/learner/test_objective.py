@@ -35,6 +35,8 @@ def tokens() -> TrainedTokens:
         documents_K=torch.arange(K) // 8,
         turns_K=torch.arange(K) // 4,
         weight_versions_K=(torch.arange(K) % 3).double(),
+        returns_K=torch.zeros(K, dtype=torch.float64),
+        old_values_K=torch.zeros(K, dtype=torch.float64),
         reference=FrozenTokens(logprobs + 0.3 * normal()),
         teacher=FrozenTokens(logprobs + 0.3 * normal()),
         proxy_logprobs_K=torch.where(torch.arange(K) % 3 == 0, logprobs + 0.2, -torch.inf),

@@ -137,14 +137,8 @@ async def train(
     progress, critic_state = Progress(), None
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
-<<<<<<< HEAD
         learner.load(checkpoint.path / LEARNER)
-        if critic is not None:
-            critic.load_state_dict(state["critic"])
-=======
-        learner.load_state_dict(state["learner"])
         critic_state = state.get("critic")
->>>>>>> main
         progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
     with (
         ExitStack() as extras,

@@ -23,12 +23,8 @@ from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.frozen_policy import reference_of, teacher_of
-<<<<<<< HEAD
 from agent_rl.learner.layers import keep_fp32, wrap_layers
-from agent_rl.learner.logprobs import HiddenTerm, Precision, trained_loss
-=======
-from agent_rl.learner.logprobs import HiddenTerm, trained_logprobs, trained_loss
->>>>>>> main
+from agent_rl.learner.logprobs import HiddenTerm, Precision, trained_logprobs, trained_loss
 from agent_rl.learner.lora import add_lora, full_weights
 from agent_rl.learner.objective import Imitation, Likelihood, Objective, PolicyObjective, pulls
 from agent_rl.learner.optimizer import Optimizer
@@ -165,7 +161,7 @@ class Learner:
         with packed_attention(self.model):
             for batch in pack(rows, self.config.token_budget):
                 tensors = to_tensors(batch, self.model.device)
-                logprobs_K, _ = trained_logprobs(self.model, tensors, self._temperature, autocast=self.config.autocast)
+                logprobs_K, _ = trained_logprobs(self.model, tensors, self._temperature, Precision.of(self.config))
                 bounds = np.searchsorted(batch.documents_K, np.arange(1, len(batch.rows_D)))
                 for row, part in zip(batch.rows_D, np.split(logprobs_K.float().cpu().numpy(), bounds), strict=True):
                     found[row][rows[row].weights_T != 0] = part

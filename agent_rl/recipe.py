@@ -22,7 +22,9 @@ from agent_rl.environment import EnvironmentSpec
 from agent_rl.evaluate.harness import evaluate
 from agent_rl.evaluate.report import Report
 from agent_rl.evaluate.run_report import AFTER, BEFORE, ORACLE, RANDOM, RunReport
+from agent_rl.learner import ranks
 from agent_rl.learner.config import LearnerConfig
+from agent_rl.learner.ranks import Ranks
 from agent_rl.progress import training_progress
 from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, random_agent
 from agent_rl.starting_policy import Imitation, starting_policy
@@ -95,12 +97,19 @@ def run(
 
     Without a checkpoint in `config.model`, a tiny policy first imitates the random agent of `demonstrated` (by default
     the environment itself); `vocabulary` are words that its tokenizer keeps whole. With `program`, an agent program
-    acts in training. Raises `UserError` for what cannot be run.
+    acts in training. Under torchrun, rank 0 does all this with a learner on all ranks, and the others return an empty
+    report. Raises `UserError` for what cannot be run.
     """
+    timeout_s = config.learner.rank_timeout_s
+    if ranks.follows():
+        torch.set_num_threads(config.threads)
+        ranks.follow(timeout_s)
+        return {}
     folder = open_run(config, name, config.run_dir, resume=config.resume, free=_FREE)
     torch.set_num_threads(config.threads)
     imitation = Imitation(demonstrated or environment, config.warm_start, config.limits, config.seed)
-    return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program).go)
+    with ranks.lead(timeout_s) as others:
+        return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program, others).go)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,7 @@ class _Run:
     imitation: Imitation
     vocabulary: Sequence[str]
     program: OpenProgram | None
+    ranks: Ranks | None
     console: Console = field(default_factory=Console)
 
     async def go(self) -> dict[str, Any]:
@@ -173,6 +183,7 @@ class _Run:
                     on_step=on_step,
                     transform_group=shuffle_rewards if config.control == "shuffled_rewards" else lambda group: group,
                     program=None if program is None else lambda environment: program,
+                    ranks=self.ranks,
                 )
         return progress.sampled_tokens
 

@@ -44,7 +44,7 @@ from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import stream
-from agent_rl.store.checkpoint import MODEL, load_latest, save_checkpoint
+from agent_rl.store.checkpoint import LEARNER, MODEL, load_latest, save_checkpoint
 from agent_rl.store.journal import Journal
 from agent_rl.store.metrics import MetricsLogger
 from agent_rl.tool.cache import ToolCache
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from agent_rl.gateway.program import MakeProgram
+    from agent_rl.learner.ranks import Ranks
 
 
 ENGINE_MODEL = "engine_model"  # where vLLM finds the model that it starts with
@@ -106,19 +107,21 @@ async def train(
     on_step: Callable[[StepReport], None] = lambda report: None,
     transform_group: Callable[[Group], Group] = lambda group: group,
     program: MakeProgram | None = None,
+    ranks: Ranks | None = None,
 ) -> Progress:
     """Train `model` in place and return how far it got: the engine serves it, the learner has a copy of its own.
 
     With `program`, agent programs act in the episodes, through a gateway (see `agent_rl.gateway`), instead of the
     policy's own agent. `transform_group` sees each group before credit (shaping, controls); the journal keeps what
-    really happened. With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad
-    options and when every episode of a batch fails.
+    really happened. The learner is spread over `ranks`, if there are any. With `resume`, the run in `run_dir` goes on
+    from its last checkpoint. Raises `UserError` for bad options and when every episode of a batch fails.
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
     kind = get_estimator(config.estimator, config.estimator_options).critic
-    learner = Learner(
-        copy.deepcopy(model),
+    make_learner = ranks.learner if ranks is not None else Learner
+    learner = make_learner(
+        copy.deepcopy(model) if ranks is None else model,  # on several ranks it makes copies that fit
         options,
         temperature=config.temperature,
         seed=config.seed,
@@ -134,8 +137,14 @@ async def train(
     progress, critic_state = Progress(), None
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
+<<<<<<< HEAD
+        learner.load(checkpoint.path / LEARNER)
+        if critic is not None:
+            critic.load_state_dict(state["critic"])
+=======
         learner.load_state_dict(state["learner"])
         critic_state = state.get("critic")
+>>>>>>> main
         progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
     with (
         ExitStack() as extras,
@@ -395,9 +404,13 @@ class _Run:
         return metrics
 
     def _state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the journal's position. Live tensors."""
-        state = {"learner": self._learner.state_dict(), "sampled_tokens": self.progress.sampled_tokens}
+        """What a checkpoint holds beside the journal's position and what `_export` writes. Live tensors."""
+        state: dict[str, Any] = {"sampled_tokens": self.progress.sampled_tokens}
         return state if self._critic is None else {**state, "critic": self._critic.state_dict()}
+
+    def _export(self, folder: Path) -> None:
+        self._learner.save(folder / LEARNER)
+        self._learner.save_pretrained(folder / MODEL, self._tokenizer)
 
     def _record(self, batch: Batch, metrics: Mapping[str, float]) -> None:
         """Blocking: journal, trackers, and a checkpoint when one is due."""
@@ -413,7 +426,7 @@ class _Run:
                 next_group_index=progress.next_group,
                 weight_version=progress.step,
                 seed=config.seed,
-                export=lambda folder: self._learner.save_pretrained(folder / MODEL, self._tokenizer),
+                export=self._export,
                 keep=config.keep_checkpoints,
             )
 

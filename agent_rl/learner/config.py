@@ -20,6 +20,20 @@ class LoraConfig(Config):
     )
 
 
+class MemoryConfig(Config):
+    """What saves memory or time, and what is computed more exactly. None of it changes what is computed otherwise."""
+
+    activation_checkpointing: bool = Field(
+        default=False, description="Keep each decoder layer's input only, and compute the layer again going backward."
+    )
+    compile: bool = Field(
+        default=False, description="Compile the decoder layer: slow first steps, then fewer passes over memory."
+    )
+    fp32_head: bool = Field(
+        default=False, description="Logits in fp32 from the fp32 weights of the head, also with autocast."
+    )
+
+
 class LpRegConfig(Config):
     """Low-probability regularisation (arXiv:2510.03222): unlikely tokens of bad samples are kept alive."""
 
@@ -120,7 +134,12 @@ class LearnerConfig(OptimizerConfig):
         default=8192, ge=1, description="Tokens forwarded at once; bounds memory, not the gradient."
     )
     autocast: bool = Field(
-        default=False, description="Matrix products in bf16; weights and optimizer keep the model's dtype."
+        default=False,
+        description="Matrix products in bf16, as always for a model in bf16; weights and optimizer are in fp32.",
+    )
+    memory: MemoryConfig = Field(default_factory=MemoryConfig, description="Less memory, or more exact logits.")
+    rank_timeout_s: float = Field(
+        default=600.0, gt=0, description="Under torchrun: how long a rank waits for a silent one before it gives up."
     )
     lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of all weights.")
 

@@ -8,9 +8,9 @@ is, on any device. Shapes: N tokens, H heads, d head size, B branches, L the len
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,14 @@ from agent_rl.types import IntArray
 
 LENGTH_SLACK = 32
 """Branches whose lengths differ by less than this share a call."""
+
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def untraced(attend: F) -> F:
+    """`attend`, kept out of compiled layers: what it does differs from batch to batch, each would be compiled anew."""
+    return torch.compiler.disable(attend)  # pyright: ignore[reportReturnType]  # typed as a decorator only
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class Branches:
         rows = torch.cat([states.transpose(1, 2).flatten(0, 1) for states in padded])
         return rows if self.order_N is None else rows.index_select(0, self.order_N)
 
+    @untraced
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
     ) -> torch.Tensor:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agent_rl.errors import ConfigError
 from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.config import DistillationConfig, LearnerConfig
-from agent_rl.learner.logprobs import frozen_tokens
+from agent_rl.learner.logprobs import Precision, frozen_tokens
 from agent_rl.learner.lora import without_lora
 from agent_rl.learner.policy import load_policy
 from agent_rl.learner.tensors import FrozenTokens, PackedTensors
@@ -25,28 +25,28 @@ class FrozenPolicy:
         model: PreTrainedModel,
         context: Callable[[PreTrainedModel], AbstractContextManager[None]],
         temperature: float,
+        precision: Precision,
         *,
         exact: bool,
-        autocast: bool,
     ) -> None:
         self.model = model
         self.exact = exact
         self._context = context
         self._temperature = temperature
-        self._autocast = autocast
+        self._precision = precision
 
     def __call__(self, batch: PackedTensors) -> FrozenTokens:
         """What it says of the trained tokens of `batch`."""
         with self._context(self.model):
-            return frozen_tokens(self.model, batch, self._temperature, exact=self.exact, autocast=self._autocast)
+            return frozen_tokens(self.model, batch, self._temperature, self._precision, exact=self.exact)
 
 
 def reference_of(model: PreTrainedModel, config: LearnerConfig, temperature: float, *, exact: bool) -> FrozenPolicy:
     """The policy as it is now: the model itself where adapters can be switched off, else a copy."""
     if config.lora is not None:
-        return FrozenPolicy(model, without_lora, temperature, exact=exact, autocast=config.autocast)
+        return FrozenPolicy(model, without_lora, temperature, Precision.of(config), exact=exact)
     frozen = copy.deepcopy(model).requires_grad_(False)
-    return FrozenPolicy(frozen, packed_attention, temperature, exact=exact, autocast=config.autocast)
+    return FrozenPolicy(frozen, packed_attention, temperature, Precision.of(config), exact=exact)
 
 
 def teacher_of(
@@ -66,7 +66,7 @@ def teacher_of(
             f"An exact divergence needs equal vocabularies: the teacher's has {theirs} entries, not {ours}."
         )
     teacher.requires_grad_(False).eval()
-    return FrozenPolicy(teacher, packed_attention, temperature, exact=exact, autocast=config.autocast)
+    return FrozenPolicy(teacher, packed_attention, temperature, Precision.of(config), exact=exact)
 
 
 def load_teacher(

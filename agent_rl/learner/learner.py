@@ -6,11 +6,12 @@ optimizer step the weights are divided by their sum: each of the `minibatches` s
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,16 +23,28 @@ from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.frozen_policy import reference_of, teacher_of
+<<<<<<< HEAD
+from agent_rl.learner.layers import keep_fp32, wrap_layers
+from agent_rl.learner.logprobs import HiddenTerm, Precision, trained_loss
+=======
 from agent_rl.learner.logprobs import HiddenTerm, trained_logprobs, trained_loss
+>>>>>>> main
 from agent_rl.learner.lora import add_lora, full_weights
 from agent_rl.learner.objective import Imitation, Likelihood, Objective, PolicyObjective, pulls
 from agent_rl.learner.optimizer import Optimizer
+from agent_rl.learner.parts import copy_into
 from agent_rl.learner.policy import save_policy
 from agent_rl.learner.preparation import Preparation, with_shares
 from agent_rl.learner.tensors import PackedTensors, to_tensors
 from agent_rl.learner.value_head import ValueHead, prefix_values
 from agent_rl.seeding import stream
+from agent_rl.store.state import read_state, write_state
 from agent_rl.types import FloatArray, IntArray, TrainingRow
+
+if TYPE_CHECKING:
+    from agent_rl.learner.sharding import Sharding
+
+HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +60,9 @@ class _Part:
 class Learner:
     """Owns the optimizer, and changes the weights of `model` in place. Between two calls `model` is an ordinary one.
 
+    Weights in half precision would lose small updates: those that are trained are kept in fp32, and computed with in
+    bf16. With `sharding` every rank makes a `Learner` and calls the same methods with the same rows; the model is then
+    cut into parts, and only this class can use it (`agent_rl.learner.ranks` hides all that from a training loop).
     With `values` a value head on the policy's decoder learns in the same steps; `teacher` is that of distillation.
     `temperature` is that of the sampler: log-probs are taken of the distribution that was sampled from. The same rows
     and state give the same weights bit for bit on a CPU with a fixed number of threads.
@@ -61,24 +77,37 @@ class Learner:
         seed: int = 0,
         teacher: PreTrainedModel | None = None,
         values: CriticConfig | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
         self.model = model.eval()  # the sampler has no dropout, so neither has the learner
+        if model.dtype in HALF:
+            config = config.model_copy(update={"autocast": True})
         self.config = config
+        self._sharding = sharding
         self._temperature = temperature
         self._seed = seed
         self._objective = PolicyObjective(config)
         self._imitation = Imitation(config.imitation) if config.imitation is not None else None
-        check_packable(model)
+        if model.device.type != "meta":  # elsewhere than on rank 0 there may be nothing to check yet
+            check_packable(model)
         if config.lora is not None:
             add_lora(model, config.lora, seed)
+        keep_fp32(model)
         frozen = {
             pull.to: reference_of(model, config, temperature, exact=pull.exact)
             if pull.to == "reference"
             else teacher_of(model, teacher, config, temperature, exact=pull.exact)
             for pull in pulls(config)
         }
-        self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.value_head = None if values is None else ValueHead(model, values)
+        wrap_layers(model, config.memory)
+        if sharding is not None:
+            sharding.check(config)
+            for policy in {id(m): m for m in (model, *(policy.model for policy in frozen.values()))}.values():
+                sharding.shard(policy, half=config.autocast)
+            if self.value_head is not None:
+                sharding.cut(self.value_head)
+        self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if self.value_head is not None:
             self._trainable |= {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
         self._prepare = Preparation(model, config, frozen, temperature, self.value_head)
@@ -145,10 +174,12 @@ class Learner:
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's weights by the plain model's names (adapters merged), for an engine.
 
-        Mostly views of live parameters: copy them before the next step.
+        Mostly views of live parameters: copy them before the next step. With sharding they are gathered one by one;
+        rank 0 gets them on the CPU, which has room for all of them, and the others get nothing.
         """
         with torch.no_grad():
-            return dict(full_weights(self.model))
+            weights = full_weights(self.model)
+            return dict(weights) if self._sharding is None else self._sharding.gather(weights)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the original model. Live tensors: write them before the next step."""
@@ -163,10 +194,17 @@ class Learner:
         shapes = {name: parameter.shape for name, parameter in self._trainable.items()}
         if shapes != {name: tensor.shape for name, tensor in saved.items()}:
             raise ConfigError("The checkpoint belongs to another model or LoRA configuration.")
-        with torch.no_grad():
-            for name, parameter in self._trainable.items():
-                parameter.copy_(saved[name])
+        for name, parameter in self._trainable.items():
+            copy_into(parameter, saved[name])
         self._optimizer.load_state_dict(state["optimizer"])
+
+    def save(self, folder: Path) -> None:
+        """Write the state, each rank its part."""
+        write_state(folder, self.state_dict())
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote, on however many ranks. Raises `ConfigError` as `load_state_dict` does."""
+        self.load_state_dict(read_state(folder, self.state_dict()))
 
     def cool_down(self, optimizer_steps: int) -> None:
         """From here on the learning rate falls linearly to 0, in so many steps."""
@@ -219,7 +257,12 @@ class Learner:
         total_weight = float(sum(row.weights_T.sum(dtype=np.float64) for row in rows))
         if not total_weight:
             raise ValueError("nothing to train on: every token of the rows has weight 0")
-        return [to_tensors(batch, self.model.device, total_weight) for batch in pack(rows, self.config.token_budget)]
+        budget = self.config.token_budget
+        if self._sharding is None:
+            batches = pack(rows, budget)
+        else:
+            batches = self._sharding.share(functools.partial(pack, rows), budget)
+        return [to_tensors(batch, self.model.device, total_weight) for batch in batches]
 
     def _optimize(self, parts: Sequence[_Part]) -> dict[str, float]:
         """One optimizer step on the sum of the parts' losses; skipped when the gradient is not finite."""
@@ -233,22 +276,29 @@ class Learner:
                     prepared,
                     part.objective,
                     part.temperature,
+                    Precision.of(self.config),
                     beside=part.beside,
-                    autocast=self.config.autocast,
                 )
                 result.loss.backward()
                 sums["loss"] += result.loss.item()
                 for name, value in result.metrics.items():
                     sums[name] += value.item()
-        return {**sums, **self._optimizer.step()}
+        return {**self._total(sums), **self._optimizer.step()}
+
+    def _total(self, values: Mapping[str, float]) -> Mapping[str, float]:
+        """Summed over the ranks."""
+        return values if self._sharding is None else self._sharding.total(values)
 
     def _report(self, steps: Sequence[Mapping[str, float]], batches: Sequence[PackedTensors]) -> dict[str, float]:
         """Means over the optimizer steps, the mismatch of the first one, and counts."""
         means = {name: float(np.mean([step[name] for step in steps])) for name in steps[0]}
         mismatch = {name: value for name, value in steps[0].items() if name.startswith("mismatch_")}
-        counts = {
+        counted = {
             "tokens": sum(len(batch.token_ids_N) for batch in batches),
-            "trained_tokens": sum(len(batch.trained.targets_K) for batch in batches),
+            "trained_tokens": sum(int(batch.trained.weights_K.count_nonzero()) for batch in batches),
+        }
+        counts = {
+            **{name: int(count) for name, count in self._total(counted).items()},
             "optimizer_steps": self.optimizer_steps,
             "skipped_steps": self.skipped_steps,
         }

@@ -45,8 +45,11 @@ def without_lora(model: PreTrainedModel) -> Generator[None]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for layer in layers:
         layer.enable_adapters(False)
+    for parameter in trainable:  # peft freezes them: shards that first compute here would stay without gradients
+        parameter.requires_grad_()
     try:
         yield
     finally:

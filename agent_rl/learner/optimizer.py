@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from agent_rl.errors import ConfigError
 from agent_rl.learner.config import OptimizerConfig
+from agent_rl.learner.parts import copy_into, whole
 from agent_rl.learner.schedule import lr_factor
 
 
@@ -26,15 +26,21 @@ class Optimizer:
         self.steps = 0
         self.skipped = 0
         self._config = config
-        self._parameters = list(parameters.values())
-        matrices = [p for p in self._parameters if p.ndim >= 2]
-        vectors = [p for p in self._parameters if p.ndim < 2]
+        self._parameters = dict(parameters)
+        matrices = [p for p in parameters.values() if p.ndim >= 2]
+        vectors = [p for p in parameters.values() if p.ndim < 2]
         self._adamw = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
             lr=config.learning_rate,
             betas=config.betas,
             fused=True,
         )
+        for parameter in parameters.values():  # as AdamW's first step would, so that a state can be read into it
+            self._adamw.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
 
     def zero_grad(self) -> None:
         """Forget the gradient."""
@@ -43,7 +49,8 @@ class Optimizer:
     def step(self) -> dict[str, float]:
         """One step along the accumulated gradient, and a report: `grad_norm` before clipping, `learning_rate`."""
         config = self._config
-        grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, config.max_grad_norm).item()
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), config.max_grad_norm)
+        grad_norm = whole(norm).item()
         if not np.isfinite(grad_norm):
             self.skipped += 1
             return {"grad_norm": grad_norm, "learning_rate": 0.0}
@@ -60,10 +67,13 @@ class Optimizer:
         self._config = self._config.model_copy(update=falling)
 
     def state_dict(self) -> dict[str, Any]:
-        """Live tensors: write them before the next step."""
-        return {"adamw": self._adamw.state_dict(), "steps": self.steps, "skipped": self.skipped}
+        """The moments of each parameter by its name, and counts. Live tensors: write them before the next step."""
+        moments = {name: dict(self._adamw.state[parameter]) for name, parameter in self._parameters.items()}
+        return {"adamw": moments, "steps": self.steps, "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`, bit for bit."""
-        self._adamw.load_state_dict(copy.deepcopy(state["adamw"]))  # torch would share the tensors
+        for name, moments in self.state_dict()["adamw"].items():
+            for key, own in moments.items():
+                copy_into(own, state["adamw"][name][key])
         self.steps, self.skipped = state["steps"], state["skipped"]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.frozen_policy import FrozenPolicy
-from agent_rl.learner.logprobs import trained_logprobs, trained_proxies
+from agent_rl.learner.logprobs import Precision, trained_logprobs, trained_proxies
 from agent_rl.learner.low_probability import unlikely
 from agent_rl.learner.mismatch import get_correction
 from agent_rl.learner.proximal import shares
@@ -33,6 +33,7 @@ class Preparation:
         self._config = config
         self._frozen = frozen
         self._temperature = temperature
+        self._precision = Precision.of(config)
         self._value_head = value_head
         self._correct = get_correction(config.correction, config.correction_options)
 
@@ -46,7 +47,7 @@ class Preparation:
 
     def with_old(self, batch: PackedTensors) -> PackedTensors:
         """With the policy's own log-probs."""
-        old_K, _ = trained_logprobs(self._model, batch, self._temperature, autocast=self._config.autocast)
+        old_K, _ = trained_logprobs(self._model, batch, self._temperature, self._precision)
         return replace(batch, trained=replace(batch.trained, old_logprobs_K=old_K))
 
     def with_distributions(self, batch: PackedTensors) -> PackedTensors:
@@ -58,10 +59,7 @@ class Preparation:
         options = self._config.lp_reg
         if options is None:
             return [self.with_old(batch) for batch in batches]
-        found = [
-            trained_proxies(self._model, b, self._temperature, options.min_p, autocast=self._config.autocast)
-            for b in batches
-        ]
+        found = [trained_proxies(self._model, b, self._temperature, options.min_p, self._precision) for b in batches]
         logprobs = torch.cat([old_K for old_K, _ in found])
         advantages = torch.cat([batch.trained.advantages_K for batch in batches])
         chosen = unlikely(logprobs, advantages, options.share).split([len(old_K) for old_K, _ in found])

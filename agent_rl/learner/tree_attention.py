@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from agent_rl.learner.document_attention import Branches, Bucket
+from agent_rl.learner.document_attention import Branches, Bucket, untraced
 from agent_rl.learner.forest import Rectangle
 
 _flash: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # pyright: ignore[reportPrivateUsage]
@@ -34,6 +34,7 @@ class Forest:
     branches: Branches
     rectangles: list[Rectangle]
 
+    @untraced
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
     ) -> torch.Tensor:

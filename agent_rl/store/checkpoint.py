@@ -2,6 +2,7 @@
 
     RUN/checkpoints/step-00000010/manifest.json   step, next group, weight version, seed; size and SHA-256 of each file
                                   state.pt        the state, as `torch.save` writes it
+                                  learner/        by convention, the learner's state, from each rank its part
                                   model/          by convention, the policy as the trainer exported it
 
 A checkpoint is written to a temporary sibling, fsynced file by file, and renamed: under its own name it is complete.
@@ -16,7 +17,6 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,10 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent_rl.store.state import write_file
+
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 STATE = "state.pt"
 MODEL = "model"
+LEARNER = "learner"
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +72,7 @@ def save_checkpoint(
     checkpoint = Checkpoint(folder / f"step-{step:08d}", step, next_group_index, weight_version, seed)
     temporary = folder / f"tmp-{checkpoint.path.name}"
     temporary.mkdir()
-    _write_state(temporary / STATE, state)
+    write_file(temporary / STATE, state)
     if export is not None:
         export(temporary)
     _write_manifest(temporary, checkpoint)
@@ -114,16 +117,6 @@ def list_checkpoints(run_dir: Path) -> list[Checkpoint]:
 
 
 # --- writing ---
-
-
-def _write_state(path: Path, state: Mapping[str, Any]) -> None:
-    import torch
-
-    torch.save(dict(state), path)
-    try:
-        torch.load(path, mmap=True, weights_only=True)  # reads the structure only, not the tensors
-    except pickle.UnpicklingError as error:
-        raise TypeError("the state of a checkpoint holds something that is not a tensor or plain container") from error
 
 
 def _write_manifest(folder: Path, checkpoint: Checkpoint) -> None:

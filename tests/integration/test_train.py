@@ -19,7 +19,7 @@ from agent_rl.control import send_command
 from agent_rl.errors import UserError
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.utterance_critic import UtteranceCriticConfig
-from agent_rl.store.checkpoint import load_latest
+from agent_rl.store.checkpoint import LEARNER, load_latest
 from agent_rl.store.journal import Journal
 
 SCRIPT = Path(__file__).with_name("train_parity.py")
@@ -58,10 +58,11 @@ def test_synchronous_training_is_on_policy_and_changes_the_weights(tmp_path: Pat
     assert all(row["rollout/staleness_max"] == 0 for row in rows if "rollout/staleness_max" in row)
     assert max(row["learner/mismatch_abs"] for row in rows if "learner/mismatch_abs" in row) < 1e-4
     assert any(row.get("learner/grad_norm", 0) > 0 for row in rows)
-    _, state = load_latest(tmp_path / "run")
+    checkpoint, _ = load_latest(tmp_path / "run")
+    state = torch.load(checkpoint.path / LEARNER / "state.pt")
     for name, parameter in model.named_parameters():
-        if name in state["learner"]["trainable"]:
-            assert torch.equal(parameter, state["learner"]["trainable"][name])
+        if name in state["trainable"]:
+            assert torch.equal(parameter, state["trainable"][name])
 
 
 def test_groups_may_lag_but_never_more_than_max_staleness(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(make_model, make_r
     assert report["skipped_steps"] == 1
     assert report["learning_rate"] == 0
     assert torch.equal(flat(learner), before)
-    assert state["state"][0]["step"] == learner.state_dict()["optimizer"]["adamw"]["state"][0]["step"]
+    after = learner.state_dict()["optimizer"]["adamw"]
+    assert {name: own["step"] for name, own in state.items()} == {name: own["step"] for name, own in after.items()}
     assert learner.step(rows)["skipped_steps"] == 1
     assert not torch.equal(flat(learner), before)
 

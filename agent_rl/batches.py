@@ -67,6 +67,7 @@ def batch_metrics(batch: Batch, weight_version: int) -> dict[str, float]:
     metrics = {
         "groups": float(len(batch.groups)),
         "groups_trained": float(len(batch.trained)),
+        "episodes": float(len(valid)),
         "episodes_failed": float(len(episodes) - len(valid)),
         **{f"failures/{owner}": float(count) for owner, count in sorted(owners.items())},
     }

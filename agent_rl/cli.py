@@ -257,6 +257,14 @@ def serve(argv: Sequence[str]) -> None:
     run(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
 
 
+def serve_weights(argv: Sequence[str]) -> None:
+    """Receive weights beside an inference server on another machine: only what changed is sent."""
+    from agent_rl.serve.weights import WeightsConfig, run
+
+    config = parse_options(WeightsConfig, argv, prog="agent-rl serve weights")
+    run(config, Console(stderr=True, highlight=False, soft_wrap=True).print)
+
+
 def select_tasks(argv: Sequence[str]) -> None:
     """Keep the tasks of an environment that a policy solves sometimes, in a file to train on."""
     from agent_rl.evaluate.selection import SelectConfig, select, to_table
@@ -333,6 +341,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "ctl": control,
     "trace": trace,
     "serve": serve,
+    "serve weights": serve_weights,
     "env list": list_environments,
     "env check": check_environments,
     "env select": select_tasks,

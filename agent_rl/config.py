@@ -144,7 +144,7 @@ def bind_options(what: str, function: Callable[..., Any], options: Mapping[str, 
 
     Raises `NotFoundError` for an option that it does not have, `ConfigError` for a value that does not fit.
     """
-    hints = typing.get_type_hints(function)
+    hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(function).parameters.values()
     known = {p.name: hints[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty}
     for option in options:

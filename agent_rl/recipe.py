@@ -28,7 +28,8 @@ from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, random_a
 from agent_rl.starting_policy import Imitation, starting_policy
 from agent_rl.store.run_folder import open_run
 from agent_rl.store.tasks import read_tasks
-from agent_rl.train import TrainConfig, shuffled_epochs, train
+from agent_rl.train import shuffled_epochs, train
+from agent_rl.train_config import TrainConfig
 from agent_rl.types import SamplingParams, Task
 from agent_rl.warm_start import WarmStartConfig
 

@@ -18,33 +18,28 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from pydantic import Field, model_validator
 
 from agent_rl.batches import Batch, assemble, batch_metrics
 from agent_rl.chat.codec import ChatCodec
-from agent_rl.chat.parsers import ToolParserName
-from agent_rl.config import Config
 from agent_rl.control import serve_control
-from agent_rl.credit import get_estimator
-from agent_rl.credit.rows import Aggregation, row_groups, to_rows
+from agent_rl.credit import get_estimator, get_shaping, mean_reward_within
+from agent_rl.credit.rows import row_groups, to_rows
 from agent_rl.engine.base import Engine
-from agent_rl.engine.choose import EngineConfig, open_engine
+from agent_rl.engine.choose import open_engine
 from agent_rl.errors import ConfigError, UserError
-from agent_rl.imitation import Imitated, ImitationConfig, imitated
-from agent_rl.learner.critic_config import CriticConfig
+from agent_rl.imitation import Imitated, imitated
 from agent_rl.learner.frozen_policy import load_teacher
-from agent_rl.learner.learner import Learner, LearnerConfig
+from agent_rl.learner.learner import Learner
 from agent_rl.mix import Mix
 from agent_rl.otel import OpenTelemetry
-from agent_rl.rollout.context import ContextConfig, policy_agents
+from agent_rl.rollout.context import policy_agents
 from agent_rl.rollout.control import RolloutControl
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.group import PlayEpisode
-from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
@@ -53,10 +48,10 @@ from agent_rl.store.checkpoint import MODEL, load_latest, save_checkpoint
 from agent_rl.store.journal import Journal
 from agent_rl.store.metrics import MetricsLogger
 from agent_rl.tool.cache import ToolCache
-from agent_rl.tool.config import ToolsConfig
 from agent_rl.tool.services import ToolServices, tool_services
+from agent_rl.train_config import TrainConfig
 from agent_rl.types import Group, SamplingParams, Task
-from agent_rl.valuation import Valuation, make_valuation
+from agent_rl.valuation import Surroundings, Valuation, open_valuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,81 +60,6 @@ if TYPE_CHECKING:
 
 
 ENGINE_MODEL = "engine_model"  # where vLLM finds the model that it starts with
-
-
-class TrainConfig(Config):
-    """What one training run does with the model and the environment that it is given."""
-
-    steps: int = Field(default=100, ge=1, description="Training steps, one batch of groups each.")
-    groups_per_batch: int = Field(default=32, ge=1, description="Groups in one batch.")
-    group_size: int = Field(default=8, ge=1, description="Episodes of one task.")
-    max_staleness: int = Field(
-        default=0, ge=0, description="Steps that a group may lag behind; 0 is the synchronous trainer."
-    )
-    overtake: int = Field(
-        default=0,
-        ge=0,
-        description="Running groups that a finished one may overtake into a batch; 0: batches in logical order.",
-    )
-    min_group_members: int = Field(
-        default=2, ge=2, description="Valid members below which a group is not trained on, after failures and retries."
-    )
-    refills_per_batch: int = Field(
-        default=0,
-        ge=0,
-        description="Groups without learning signal that are replaced in each batch (DAPO's dynamic sampling).",
-    )
-    estimator: str = Field(default="grpo", description="Credit: grpo, rloo, gigpo, ...; docs/credit.md has them all.")
-    estimator_options: dict[str, float] = Field(
-        default_factory=dict[str, float], description="The estimator's own options, such as gamma 0.95."
-    )
-    aggregation: Aggregation = Field(
-        default="token_mean", description="What weighs the same in the loss: tokens or episodes."
-    )
-    temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of rollouts.")
-    tool_parser: ToolParserName = Field(
-        default="hermes", description="Format of tool calls, by vLLM's name of the parser."
-    )
-    max_concurrent_episodes: int = Field(default=256, ge=1, description="Episodes in flight; rows of the local engine.")
-    max_attempts: int = Field(default=3, ge=1, description="Attempts at an episode that infrastructure failures end.")
-    limits: RolloutLimits = Field(default_factory=RolloutLimits, description="Limits of one episode.")
-    engine: EngineConfig = Field(default_factory=EngineConfig, description="Where responses are sampled.")
-    context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
-    tools: ToolsConfig = Field(default_factory=ToolsConfig, description="How the environment's tools are run.")
-    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
-    imitation: ImitationConfig = Field(
-        default_factory=ImitationConfig, description="What is imitated, where learner.imitation is set."
-    )
-    critic: CriticConfig = Field(
-        default_factory=CriticConfig, description="How values are learned, for estimators that use a critic."
-    )
-    deterministic: bool = Field(
-        default=False, description="Batch-invariant engine: slower, the same samples under any load."
-    )
-    checkpoint_every: int = Field(default=20, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints that stay on disk.")
-    opentelemetry: bool = Field(
-        default=False,
-        description="Send a span of each episode to where the OTEL_* variables say (needs the extra otel).",
-    )
-    wandb_project: str | None = Field(
-        default=None, description="Log to this Weights & Biases project (needs the extra wandb)."
-    )
-    seed: int = Field(default=0, ge=0, description="Key of every random stream of the run.")
-
-    @model_validator(mode="after")
-    def _known_estimator(self) -> Self:
-        try:
-            estimator = get_estimator(self.estimator, self.estimator_options)
-        except UserError as error:  # pydantic explains a `ValueError`
-            raise ValueError(str(error)) from error
-        if estimator.critic != "token" and self.critic != CriticConfig():
-            raise ValueError(f"the estimator {self.estimator} uses no critic: leave out critic, or take token_gae.")
-        if self.learner.imitation is None and self.imitation != ImitationConfig():
-            raise ValueError(
-                "nothing says how to imitate: set learner.imitation, such as learner.imitation.coefficient."
-            )
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +123,19 @@ async def train(
         temperature=config.temperature,
         seed=config.seed,
         teacher=load_teacher(options.distillation, model, tokenizer),
-        values=config.critic if kind is not None and config.critic.trunk == "policy" else None,
+        values=config.critic if kind == "token" and config.critic.trunk == "policy" else None,
     )
+    shape = get_shaping(config.shaping, config.shaping_options)
+
+    def seen_by_credit(group: Group) -> Group:
+        return shape(transform_group(group))
+
     imitate = imitated(config.imitation, codec, config.seed) if options.imitation is not None else None
-    critic = make_valuation(kind, model, config.critic, learner, steps=config.steps, seed=config.seed)
-    progress = Progress()
+    progress, critic_state = Progress(), None
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
         learner.load_state_dict(state["learner"])
-        if critic is not None:
-            critic.load_state_dict(state["critic"])
+        critic_state = state.get("critic")
         progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
     with (
         ExitStack() as extras,
@@ -225,9 +148,13 @@ async def train(
         ) as logger,
     ):
         journal.rewind(progress.step)
+        around = Surroundings(model, learner, journal.path, seen_by_credit, steps=config.steps, seed=config.seed)
+        critic = extras.enter_context(open_valuation(kind, config.critic, config.utterance_critic, around))
+        if critic is not None and critic_state is not None:
+            critic.load_state_dict(critic_state)
         telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
         run = _Run(
-            *(config, run_dir, learner, critic, tokenizer, journal, logger, on_step, transform_group, progress),
+            *(config, run_dir, learner, critic, tokenizer, journal, logger, on_step, seen_by_credit, progress),
             *(telemetry, program, imitate),
         )
         async with (
@@ -275,7 +202,7 @@ class _Run:
         journal: Journal,
         logger: MetricsLogger,
         on_step: Callable[[StepReport], None],
-        transform_group: Callable[[Group], Group],
+        seen_by_credit: Callable[[Group], Group],
         progress: Progress,
         telemetry: OpenTelemetry | None,
         program: MakeProgram | None,
@@ -291,7 +218,7 @@ class _Run:
         self._journal_turn = anyio.Lock()
         self._logger = logger
         self._on_step = on_step
-        self._transform_group = transform_group
+        self._seen_by_credit = seen_by_credit
         self._estimator = get_estimator(config.estimator, config.estimator_options)
         self._control = RolloutControl(config.max_concurrent_episodes)
         self._telemetry = telemetry
@@ -385,7 +312,7 @@ class _Run:
             config.refills_per_batch,
             drop,
             config.min_group_members,
-            self._estimator.has_signal if self._config.learner.distillation is None else _any_valid,
+            self._teaches,
         ):
             wait_s = time.perf_counter() - began
             await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
@@ -394,6 +321,13 @@ class _Run:
             order.finish_batch()
             gate.release(batch.held)
             began = time.perf_counter()
+
+    def _teaches(self, group: Group) -> bool:
+        """Whether the group goes into the loss."""
+        in_band = self._config.reward_band is None or mean_reward_within(group, *self._config.reward_band)
+        if self._config.learner.distillation is not None:  # a teacher has something to say where rewards are equal
+            return in_band and bool(group.valid)
+        return in_band and self._estimator.has_signal(self._seen_by_credit(group))
 
     def _consumed_ahead(self) -> set[int]:
         """The groups that overtook others before the checkpoint that this run goes on from."""
@@ -445,7 +379,7 @@ class _Run:
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         """Blocking: values, credit, and a step of critic and policy."""
-        groups, critic, metrics = [self._transform_group(group) for group in batch.trained], self._critic, {}
+        groups, critic, metrics = [self._seen_by_credit(group) for group in batch.trained], self._critic, {}
         values = None
         if critic is not None:
             values, report = critic.assess(groups, self.progress.step)
@@ -454,7 +388,7 @@ class _Run:
         if critic is not None and values is not None:
             rows = critic.prepare_rows(rows, groups, values)
         if rows and (critic is None or self.progress.step >= critic.alone_steps):
-            played = [self._transform_group(group) for group in batch.groups]
+            played = [self._seen_by_credit(group) for group in batch.groups]
             shown = [] if self._imitate is None else self._imitate(played, self.progress.step)
             report = self._learner.step(rows, row_groups(groups), version=self.progress.step, imitated=shown)
             metrics |= {f"learner/{name}": value for name, value in report.items()}
@@ -482,11 +416,6 @@ class _Run:
                 export=lambda folder: self._learner.save_pretrained(folder / MODEL, self._tokenizer),
                 keep=config.keep_checkpoints,
             )
-
-
-def _any_valid(group: Group) -> bool:
-    """What a teacher has something to say about: rewards need not differ."""
-    return bool(group.valid)
 
 
 def _refuse_total_failure(batch: Batch) -> None:

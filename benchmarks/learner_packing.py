@@ -1,24 +1,37 @@
-"""One optimizer step on ragged rollouts: packed (ours), padded (the usual GRPO compute path), and the machine's limit.
+"""One optimizer step on ragged rollouts: our packed learner, TRL's GRPOTrainer, and the machine's limit.
 
-32 rollouts of log-normal length, a prompt each, an 11M-parameter Qwen3. The padded path is what TRL's GRPOTrainer
-computes without fused kernels: prompts padded left, completions right, micro-batches of 8, sdpa attention with a mask,
-logits of all completion positions. The limit is the step's useful matrix products at the rate of a large fp32 product.
-CPU time of one thread; the variants take turns so that a slow moment hits all of them; the fastest round counts.
-
+    pip install -c constraints.txt ".[bench]"
     python benchmarks/learner_packing.py
+
+32 rollouts of log-normal length, a prompt each, an 11M-parameter Qwen3. TRL's part is its own code: its trainer pads a
+step's prompts left and its completions right, to one width for all, and computes micro-batches of 8 with sdpa
+attention and its chunked head, without activation checkpointing (so that it is faster, not smaller). Both are checked
+to give the same loss and gradient. The limit is the step's useful matrix products at the rate of a large fp32 product.
+CPU time of one thread; the variants take turns so that a slow moment hits all of them; the fastest round counts. Memory
+is what torch's allocator takes at the peak of a step, beside weights and optimizer.
 """
 
 import copy
-import time
-from collections.abc import Callable, Sequence
+import math
+import os
+import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from datasets import Dataset
+from machine import cpu_s, gemm_rate, peak_bytes
+from rich.console import Console
+from rich.table import Table
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import pad, split_tensor_dict
 
 from agent_rl.learner.learner import Learner, LearnerConfig
+from agent_rl.testing.tiny import make_tokenizer
 from agent_rl.types import TrainingRow
 
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 ROLLOUTS, MICRO_BATCH, ROUNDS = 32, 8, 3
 CONFIG = Qwen3Config(
     vocab_size=12_288,
@@ -58,65 +71,86 @@ def make_rows() -> tuple[list[TrainingRow], list[int]]:
     return rows, prompts.tolist()
 
 
-class PaddedTrainer:
-    """The same loss and optimizer on padded micro-batches."""
+class TRL:
+    """The same loss and optimizer by TRL's GRPOTrainer: its padding, forward, fused head and loss are its own code."""
 
     def __init__(self, model: PreTrainedModel, rows: Sequence[TrainingRow], prompts: Sequence[int]) -> None:
-        self.model = model.eval()
+        self.rows, self.prompts = rows, prompts
+        with tempfile.TemporaryDirectory() as folder:
+            self.trainer = GRPOTrainer(
+                model,
+                reward_funcs=lambda completions, **_: [0.0] * len(completions),
+                processing_class=make_tokenizer(["a few words"]),
+                train_dataset=Dataset.from_list([{"prompt": "a"}] * ROLLOUTS),
+                args=GRPOConfig(
+                    output_dir=folder,
+                    use_cpu=True,
+                    report_to=[],
+                    bf16=False,
+                    per_device_train_batch_size=MICRO_BATCH,
+                    gradient_accumulation_steps=ROLLOUTS // MICRO_BATCH,
+                    num_generations=2,
+                    gradient_checkpointing=False,  # on by default: less memory, a third more time
+                    loss_type="dapo",  # a mean over all tokens
+                    epsilon=CLIP["clip_low"],
+                    epsilon_high=CLIP["clip_high"],
+                    beta=0.0,
+                ),
+            )
+        self.trainer.current_gradient_accumulation_steps = ROLLOUTS // MICRO_BATCH  # what its loop sets
+        self.model = self.trainer.model.eval()
         self.model.set_attn_implementation("sdpa")
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNER.learning_rate, weight_decay=0.0, fused=True)
-        self.total_weight = float(sum(row.weights_T.sum() for row in rows))
-        parts = [range(start, start + MICRO_BATCH) for start in range(0, len(rows), MICRO_BATCH)]
-        self.batches = [self._pad([rows[i] for i in part], [prompts[i] for i in part]) for part in parts]
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=LEARNER.learning_rate, weight_decay=0, fused=True
+        )
+        self.batches = split_tensor_dict(self._pad(), ROLLOUTS // MICRO_BATCH)
+        self.computed = sum(b["prompt_ids"].numel() + b["completion_ids"].numel() for b in self.batches)
 
-    def _pad(self, rows: Sequence[TrainingRow], prompts: Sequence[int]) -> dict[str, torch.Tensor]:
-        left, right = max(prompts), max(len(r.token_ids_T) - p for r, p in zip(rows, prompts, strict=True))
-        names = ("token_ids_T", "rollout_logprobs_T", "advantages_T", "weights_T")
-        padded = {name: np.zeros((len(rows), left + right), getattr(rows[0], name).dtype) for name in names}
-        attention_mask = np.zeros((len(rows), left + right), np.int64)
-        for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-            span = slice(left - prompt, left - prompt + len(row.token_ids_T))
-            attention_mask[i, span] = 1
-            for name, array in padded.items():
-                array[i, span] = getattr(row, name)
-        completion = {name: torch.from_numpy(array[:, left:]) for name, array in padded.items()}
-        ids, mask = torch.from_numpy(padded["token_ids_T"]).long(), torch.from_numpy(attention_mask)
-        return completion | {"ids": ids, "mask": mask, "positions": (mask.cumsum(1) - 1).clamp(min=0)}
+    def _pad(self) -> dict[str, torch.Tensor]:
+        """As its `_generate_and_score_completions` leaves them: all rollouts of a step to one width."""
 
-    def step(self) -> float:
+        def both(name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+            cut = [
+                torch.as_tensor(getattr(row, name)[part], dtype=dtype)
+                for row, prompt in zip(self.rows, self.prompts, strict=True)
+                for part in (slice(prompt), slice(prompt, None))
+            ]
+            return pad(cut[::2], padding_side="left"), pad(cut[1::2], padding_side="right")
+
+        prompt_ids, completion_ids = both("token_ids_T", torch.long)
+        lengths = [torch.ones(len(row.token_ids_T), dtype=torch.long) for row in self.rows]
+        pairs = list(zip(lengths, self.prompts, strict=True))
+        return {
+            "prompt_ids": prompt_ids,
+            "completion_ids": completion_ids,
+            "prompt_mask": pad([ones[:prompt] for ones, prompt in pairs], padding_side="left"),
+            "completion_mask": pad([ones[prompt:] for ones, prompt in pairs], padding_side="right"),
+            "tool_mask": both("response_mask_T", torch.long)[1],
+            "advantages": both("advantages_T", torch.float32)[1],
+            "old_per_token_logps": both("rollout_logprobs_T", torch.float32)[1],
+        }
+
+    def step(self) -> tuple[float, float]:
+        """The loss, and the norm of the gradient before it is clipped."""
+        total = torch.tensor(sum(int(row.response_mask_T.sum()) for row in self.rows))
         self.optimizer.zero_grad()
-        total = 0.0
+        loss = 0.0
         for batch in self.batches:
-            kept = batch["token_ids_T"].shape[1]
-            logits = self.model(
-                input_ids=batch["ids"],
-                attention_mask=batch["mask"],
-                position_ids=batch["positions"],
-                logits_to_keep=kept + 1,
-                use_cache=False,
-            ).logits[:, :-1]
-            logprobs = logits.log_softmax(-1).gather(-1, batch["token_ids_T"].long().unsqueeze(-1)).squeeze(-1)
-            ratio = (logprobs - batch["rollout_logprobs_T"]).exp()
-            clipped = ratio.clamp(1 - CLIP["clip_low"], 1 + CLIP["clip_high"])
-            surrogate = torch.minimum(ratio * batch["advantages_T"], clipped * batch["advantages_T"])
-            loss = -(surrogate * batch["weights_T"]).sum() / self.total_weight
-            loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), LEARNER.max_grad_norm)
+            part = self.trainer._compute_loss(self.model, {**batch, "num_items_in_batch": total})
+            part.backward()
+            loss += part.item()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), LEARNER.max_grad_norm)
         self.optimizer.step()
-        return total
+        return loss, norm.item()
 
 
-def cpu_s(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
-def timed_step(step: Callable[[], float]) -> tuple[float, float]:
-    """CPU seconds and the loss."""
-    losses: list[float] = []
-    return cpu_s(lambda: losses.append(step())), losses[0]
+def check(learner: Learner, trl: TRL, rows: Sequence[TrainingRow]) -> None:
+    """One step of each. Raises `AssertionError` unless both have the same loss and gradient."""
+    report, (loss, norm) = learner.step(rows), trl.step()
+    assert math.isclose(report["loss"], loss, rel_tol=1e-5), (report["loss"], loss)
+    assert math.isclose(report["grad_norm"], norm, rel_tol=1e-4), (report["grad_norm"], norm)
+    ours, theirs = (torch.cat([p.grad.flatten() for p in m.parameters()]) for m in (learner.model, trl.model))
+    assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
 
 
 def useful_flop(model: PreTrainedModel, rows: Sequence[TrainingRow]) -> float:
@@ -130,35 +164,39 @@ def useful_flop(model: PreTrainedModel, rows: Sequence[TrainingRow]) -> float:
     return 6 * body * tokens + 6 * head * trained + attention
 
 
-def gemm_rate(size: int = 1536) -> float:
-    """FLOP per second of a large fp32 product."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    return 2 * size**3 / min(cpu_s(lambda: a @ b) for _ in range(3))
-
-
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     rows, prompts = make_rows()
     model = Qwen3ForCausalLM(CONFIG)
-    padded = PaddedTrainer(copy.deepcopy(model), rows, prompts)
+    trl = TRL(copy.deepcopy(model), rows, prompts)
     learner = Learner(model, LEARNER)
-    packed_rounds, padded_rounds, rates = [], [], []
+    check(learner, trl, rows)
+    steps = {"agent-rl": lambda: learner.step(rows), "TRL": trl.step}
+    memory = {name: peak_bytes(step) for name, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    rates = []
     for _ in range(ROUNDS):
-        packed_rounds.append(timed_step(lambda: learner.step(rows)["loss"]))
-        padded_rounds.append(timed_step(padded.step))
+        for name, step in steps.items():
+            times[name].append(cpu_s(step))
         rates.append(gemm_rate())
-    packed_s, padded_s = min(packed_rounds)[0], min(padded_rounds)[0]
+    seconds = {name: min(measured) for name, measured in times.items()}
     tokens, flop = sum(len(row.token_ids_T) for row in rows), useful_flop(model, rows)
     limit_s = flop / max(rates)
-    computed = sum(batch["ids"].numel() for batch in padded.batches)
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{parameters:.1f}M parameters, {tokens} real tokens in {ROLLOUTS} rollouts, {computed} when padded")
-    print(f"loss of the last step: packed {packed_rounds[-1][1]:.6f}, padded {padded_rounds[-1][1]:.6f}")
-    print(f"{'':8} {'real tokens / CPU s':>20} {'GFLOP/s useful':>15} {'of the limit':>13}")
-    for name, seconds in (("packed", packed_s), ("padded", padded_s), ("limit", limit_s)):
-        print(f"{name:8} {tokens / seconds:20.0f} {flop / seconds / 1e9:15.1f} {limit_s / seconds:13.0%}")
-    print(f"packed / padded: {padded_s / packed_s:.2f}x")
+    parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"{parameters / 1e6:.1f}M parameters, {tokens} real tokens in {ROLLOUTS} rollouts, {trl.computed} when padded"
+    )
+    table = Table()
+    for column in ("", "CPU s", "real tokens / s", "useful GFLOP/s", "of the limit", "peak MiB"):
+        table.add_column(column, justify="right")
+    for name, time_s in {**seconds, "limit": limit_s}.items():
+        size = f"{memory[name] / 2**20:,.0f}" if name in memory else ""
+        rate = f"{flop / time_s / 1e9:.1f}"
+        table.add_row(name, f"{time_s:.2f}", f"{tokens / time_s:,.0f}", rate, f"{limit_s / time_s:.0%}", size)
+    Console().print(table)
+    faster, smaller = seconds["TRL"] / seconds["agent-rl"], memory["agent-rl"] / memory["TRL"]
+    print(f"{faster:.1f} times as fast as TRL, {smaller:.2f} of its memory")
 
 
 if __name__ == "__main__":

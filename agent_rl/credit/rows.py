@@ -15,9 +15,9 @@ import numpy as np
 
 from agent_rl.credit.estimator import Advantages
 from agent_rl.errors import not_found
-from agent_rl.types import BoolArray, FloatArray, Group, IntArray, Segment, TrainingRow, Trajectory
+from agent_rl.types import FloatArray, Group, IntArray, Segment, TrainingRow, Trajectory
 
-Aggregation: TypeAlias = Literal["token_mean", "sequence_mean"]
+Aggregation: TypeAlias = Literal["token_mean", "sequence_mean", "prompt_mean"]
 
 
 def to_rows(groups: Sequence[Group], advantages: Sequence[Advantages], aggregation: Aggregation) -> list[TrainingRow]:
@@ -25,24 +25,27 @@ def to_rows(groups: Sequence[Group], advantages: Sequence[Advantages], aggregati
 
     `advantages` holds what the estimator returned for each group. `token_mean` (DAPO, arXiv:2503.14476, eq. 8): each
     trained token weighs 1 / (trained tokens of the batch). `sequence_mean` (GRPO, arXiv:2402.03300, eq. 3): each
-    episode weighs 1 / (episodes with a trained token), shared equally by its tokens.
+    episode weighs 1 / (episodes with a trained token), shared equally by its tokens. `prompt_mean` (ScaleRL,
+    arXiv:2510.13786): each group weighs 1 / (groups with a trained token), shared equally by the tokens of its members.
     """
     if aggregation not in get_args(Aggregation):
         raise not_found("aggregation", aggregation, get_args(Aggregation))
-    episodes = [
-        episode
-        for group, credit in zip(groups, advantages, strict=True)
-        for episode in zip(group.valid, credit, strict=True)
-        if _trained_tokens(episode[0])
+    unit = get_args(Aggregation).index(aggregation)  # what shares one weight: the batch, an episode or a group
+    members = [
+        (number, trajectory, credit)
+        for number, (group, of_group) in enumerate(zip(groups, advantages, strict=True))
+        for trajectory, credit in zip(group.valid, of_group, strict=True)
     ]
-    tokens_E = np.array([_trained_tokens(trajectory) for trajectory, _ in episodes], dtype=np.float64)
-    shares_E = np.full_like(tokens_E, tokens_E.sum()) if aggregation == "token_mean" else tokens_E * len(tokens_E)
-    return [
-        _row(segment, advantages_T, 1 / share, turns_T)
-        for (trajectory, credit), share in zip(episodes, shares_E, strict=True)
+    rows = [
+        (segment, advantages_T, turns_T, tokens, (0, episode, number)[unit])
+        for episode, (number, trajectory, credit) in enumerate(members)
         for segment, advantages_T, turns_T in zip(trajectory.segments, credit, _turns(trajectory), strict=True)
-        if _trained_mask(segment).any()
+        if (tokens := _trained_tokens(segment))
     ]
+    units = np.array([unit for *_, unit in rows], np.int64)
+    tokens_U = np.bincount(units, [tokens for *_, tokens, _ in rows])
+    weights = (1 / (tokens_U[units] * np.count_nonzero(tokens_U))).astype(np.float32)
+    return [_row(*row[:3], weight) for row, weight in zip(rows, weights, strict=True)]
 
 
 def with_returns(
@@ -54,7 +57,7 @@ def with_returns(
         for group, members in zip(groups, returns, strict=True)
         for trajectory, segments in zip(group.valid, members, strict=True)
         for segment, returns_T in zip(trajectory.segments, segments, strict=True)
-        if _trained_mask(segment).any()
+        if _trained_tokens(segment)
     ]
     return [replace(row, returns_T=returns_T) for row, returns_T in zip(rows, of_rows, strict=True)]
 
@@ -70,17 +73,19 @@ def row_groups(groups: Sequence[Group]) -> list[int]:
         for number, group in enumerate(groups)
         for trajectory in group.valid
         for segment in trajectory.segments
-        if _trained_mask(segment).any()
+        if _trained_tokens(segment)
     ]
 
 
-def _row(segment: Segment, advantages_T: FloatArray, weight: float, turns_T: IntArray) -> TrainingRow:
+def _row(segment: Segment, advantages_T: FloatArray, turns_T: IntArray, weight: np.float32) -> TrainingRow:
+    weights_T = segment.response_mask_T * weight
+    weights_T[0] = 0.0
     return TrainingRow(
         token_ids_T=segment.token_ids_T,
         response_mask_T=segment.response_mask_T,
         rollout_logprobs_T=segment.rollout_logprobs_T,
         advantages_T=advantages_T,
-        weights_T=_trained_mask(segment) * np.float32(weight),
+        weights_T=weights_T,
         weight_versions_T=segment.weight_versions_T,
         turns_T=turns_T,
     )
@@ -95,12 +100,6 @@ def _turns(trajectory: Trajectory) -> list[IntArray]:
     return turns
 
 
-def _trained_mask(segment: Segment) -> BoolArray:
+def _trained_tokens(segment: Segment) -> int:
     """Sampled tokens that something precedes: the first token of a row has no prediction to train."""
-    mask_T = segment.response_mask_T.copy()
-    mask_T[:1] = False
-    return mask_T
-
-
-def _trained_tokens(trajectory: Trajectory) -> int:
-    return sum(int(_trained_mask(segment).sum()) for segment in trajectory.segments)
+    return int(np.count_nonzero(segment.response_mask_T[1:]))

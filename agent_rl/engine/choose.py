@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from agent_rl.types import IntArray
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+TOKEN_VARIABLE = "AGENT_RL_SERVE_TOKEN"
 _PROBE = "Find the total width: SELECT 3.14 -- naïve café, 東京, 🙂\n\t<tool_call>"
 
 
@@ -30,6 +32,11 @@ class EngineConfig(Config):
     weights_folder: Path | None = Field(
         default=None, description="Where weights pass to vLLM; shared memory, if not given."
     )
+    weight_receivers: tuple[str, ...] = Field(
+        default=(),
+        description="`agent-rl serve weights` beside each of the urls, where these see no weights_folder of ours; "
+        f"the token is in {TOKEN_VARIABLE}.",
+    )
     options: dict[str, int | float | bool | str] = Field(
         default_factory=dict, description="vLLM's engine arguments, for kind vllm."
     )
@@ -40,6 +47,8 @@ class EngineConfig(Config):
             raise ValueError("urls and kind=vllm_server go together: give both or neither.")
         if self.options and self.kind != "vllm":
             raise ValueError(f"kind={self.kind} has no options: leave them out, or choose kind=vllm.")
+        if self.weight_receivers and len(self.weight_receivers) != len(self.urls):
+            raise ValueError("weight_receivers are one for each of urls: give as many, or none.")
         if self.weights_folder is not None and self.kind == "local":
             raise ValueError("kind=local needs no weights_folder: leave it out.")
         return self
@@ -82,7 +91,12 @@ async def open_engine(
     else:
         from agent_rl.engine.vllm import VLLMServerEngine
 
-        async with VLLMServerEngine(config.urls, weights_folder=config.weights_folder) as servers:
+        async with VLLMServerEngine(
+            config.urls,
+            weights_folder=config.weights_folder,
+            receivers=config.weight_receivers,
+            token=os.environ.get(TOKEN_VARIABLE, ""),
+        ) as servers:
             special = " ".join(tokenizer.all_special_tokens)
             for text in (_PROBE, special):
                 ours = encode(text).tolist()

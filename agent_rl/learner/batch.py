@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent_rl.learner.forest import branch_starts
 from agent_rl.learner.tree import MIN_SHARED, Part, plan
@@ -54,80 +56,86 @@ def pack(
     begins with. Rows without a trained token (`weights_T` all 0) vanish.
     Raises `ValueError` when the first token of a row has a weight: nothing precedes it that could predict it.
     """
-    trained = [_trained(row) for row in rows]
-    # All before the last trained token: nothing else is needed to predict it.
-    inputs = [row.token_ids_T[: indices[-1] if indices.size else 0] for row, indices in zip(rows, trained, strict=True)]
-    counts = [len(indices) for indices in trained] if bound_trained else None
-    return [_lay_out(rows, inputs, trained, part) for part in plan(inputs, token_budget, counts, min_shared)]
-
-
-def _trained(row: TrainingRow) -> IntArray:
-    """The indices of the trained tokens."""
-    if row.weights_T[:1].any():
+    if not rows:
+        return []
+    bounds = np.cumsum([0, *(len(row.weights_T) for row in rows)])
+    trained_T = np.concatenate([row.weights_T for row in rows]) != 0  # of all rows: a call per row would cost more
+    if trained_T[bounds[:-1][np.diff(bounds) > 0]].any():
         raise ValueError("the first token of a row cannot be trained: set its weight to 0")
-    return np.flatnonzero(row.weights_T != 0).astype(np.int32)
+    indices_K = np.flatnonzero(trained_T)
+    seen = np.searchsorted(indices_K, bounds)
+    counts = np.diff(seen)
+    # All before the last trained token: nothing else is needed to predict it.
+    lengths = np.where(counts > 0, indices_K[seen[1:] - 1] - bounds[:-1], 0).tolist() if indices_K.size else counts
+    inputs = [row.token_ids_T[:length] for row, length in zip(rows, lengths, strict=True)]
+    parts = plan(inputs, token_budget, counts.tolist() if bound_trained else None, min_shared)
+    return [_lay_out([rows[i] for i in part.rows], [inputs[i] for i in part.rows], part) for part in parts]
 
 
-def _lay_out(
-    all_rows: Sequence[TrainingRow], all_inputs: Sequence[IntArray], all_trained: Sequence[IntArray], part: Part
-) -> PackedBatch:
-    rows, inputs = [all_rows[i] for i in part.rows], [all_inputs[i] for i in part.rows]
-    trained = [all_trained[i] for i in part.rows]
+def _lay_out(rows: Sequence[TrainingRow], inputs: Sequence[IntArray], part: Part) -> PackedBatch:
     lengths_D = np.array([len(ids) for ids in inputs], np.int32)
     begins_D = np.minimum(np.array(part.shared, np.int32), lengths_D)
     new_D = lengths_D - begins_D
-    stems, sources = _along_paths(begins_D.tolist(), new_D.tolist(), trained)
-    branches = new_D > 0
-    lengths_B = new_D[branches]
-    shifts_B = begins_D[branches] - branch_starts(lengths_B)
-    documents_K = np.repeat(np.arange(len(rows), dtype=np.int32), [len(t) for t in trained])
+    starts_D = branch_starts(new_D)
+    owners_D = _owners(begins_D.tolist(), lengths_D.tolist())
+    stems_D = np.where(owners_D < 0, -1, starts_D[owners_D] + begins_D - 1 - begins_D[owners_D]).astype(np.int32)
+    weights_T = np.concatenate([row.weights_T for row in rows])
+    indices_K = np.flatnonzero(weights_T != 0)
+    bounds = np.cumsum([0, *(len(row.weights_T) for row in rows)])
+    documents_K = np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(np.searchsorted(indices_K, bounds)))
+    before_K = (indices_K - bounds[documents_K] - 1).astype(np.int32)
+    positions_N = np.arange(new_D.sum(), dtype=np.int32) + np.repeat(begins_D - starts_D, new_D)
     return PackedBatch(
-        token_ids_N=np.concatenate([ids[begin:] for ids, begin in zip(inputs, part.shared, strict=True)]),
-        position_ids_N=np.arange(lengths_B.sum(), dtype=np.int32) + np.repeat(shifts_B, lengths_B),
-        lengths_B=lengths_B,
-        stems_B=np.array(stems, np.int32)[branches],
-        sources_K=np.concatenate(sources),
-        targets_K=np.concatenate([row.token_ids_T[t] for row, t in zip(rows, trained, strict=True)]),
-        weights_K=np.concatenate([row.weights_T[t] for row, t in zip(rows, trained, strict=True)]),
-        advantages_K=np.concatenate([row.advantages_T[t] for row, t in zip(rows, trained, strict=True)]),
-        rollout_logprobs_K=np.concatenate([row.rollout_logprobs_T[t] for row, t in zip(rows, trained, strict=True)]),
-        weight_versions_K=np.concatenate([row.weight_versions_T[t] for row, t in zip(rows, trained, strict=True)]),
-        returns_K=np.concatenate([_returns_of(row, t) for row, t in zip(rows, trained, strict=True)]),
+        token_ids_N=np.concatenate([ids[begin:] for ids, begin in zip(inputs, begins_D.tolist(), strict=True)]),
+        position_ids_N=positions_N,
+        lengths_B=new_D[new_D > 0],
+        stems_B=stems_D[new_D > 0],
+        sources_K=_flat_positions(before_K, documents_K, begins_D, starts_D, owners_D),
+        targets_K=np.concatenate([row.token_ids_T for row in rows])[indices_K],
+        weights_K=weights_T[indices_K],
+        advantages_K=np.concatenate([row.advantages_T for row in rows])[indices_K],
+        rollout_logprobs_K=np.concatenate([row.rollout_logprobs_T for row in rows])[indices_K],
+        weight_versions_K=np.concatenate([row.weight_versions_T for row in rows])[indices_K],
+        returns_K=np.concatenate([_or_zeros(row.returns_T, row) for row in rows])[indices_K].astype(np.float32),
         documents_K=documents_K,
-        turns_K=_count_turns(documents_K, [_turns_of(row, t) for row, t in zip(rows, trained, strict=True)]),
+        turns_K=_count_turns(documents_K, np.concatenate([_or_zeros(row.turns_T, row) for row in rows])[indices_K]),
         rows_D=np.array(part.rows, np.int32),
     )
 
 
-def _turns_of(row: TrainingRow, trained: IntArray) -> IntArray:
-    return np.zeros(len(trained), np.int32) if row.turns_T is None else row.turns_T[trained]
+def _or_zeros(values_T: NDArray[Any] | None, row: TrainingRow) -> NDArray[Any]:
+    return np.zeros(len(row.token_ids_T), np.int32) if values_T is None else values_T
 
 
-def _returns_of(row: TrainingRow, trained: IntArray) -> FloatArray:
-    return np.zeros(len(trained), np.float32) if row.returns_T is None else row.returns_T[trained]
-
-
-def _count_turns(documents_K: IntArray, turns: Sequence[IntArray]) -> IntArray:
+def _count_turns(documents_K: IntArray, turns_K: IntArray) -> IntArray:
     """Number the turns through the batch: tokens of a turn follow each other, with none of another in between."""
-    turns_K = np.concatenate(turns)
     begins = (np.diff(documents_K) != 0) | (np.diff(turns_K) != 0)
     return np.append(0, np.cumsum(begins)).astype(np.int32)
 
 
-def _along_paths(
-    begins: Sequence[int], new: Sequence[int], trained: Sequence[IntArray]
-) -> tuple[list[int], list[IntArray]]:
-    """For each row the flat position of the last token it shares (-1: none), and of those before its trained ones."""
-    path = np.empty(max(map(sum, zip(begins, new, strict=True))), np.int32)  # of the tokens of the current row
-    stems: list[int] = []
-    sources: list[IntArray] = []
-    start = 0
-    for begin, length, indices in zip(begins, new, trained, strict=True):
-        stems.append(int(path[begin - 1]) if begin else -1)
-        path[begin : begin + length] = np.arange(start, start + length, dtype=np.int32)
-        sources.append(path[indices - 1])
-        start += length
-    return stems, sources
+def _owners(begins: Sequence[int], lengths: Sequence[int]) -> IntArray:
+    """For each row an earlier one that holds the last token it shares, or goes on from where it is (-1: none does)."""
+    owners: list[int] = []
+    path: list[int] = []  # rows of whose own tokens the path so far is made
+    for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
+        while path and length > begin <= begins[path[-1]]:
+            path.pop()
+        owners.append(path[-1] if path else -1)
+        if length > begin:
+            path.append(row)
+    return np.array(owners, np.int32)
+
+
+def _flat_positions(
+    positions_K: IntArray, documents_K: IntArray, begins_D: IntArray, starts_D: IntArray, owners_D: IntArray
+) -> IntArray:
+    """Where the token at each position of a row stands in the batch: among its own, or those of a row it goes on."""
+    rows_K = documents_K.copy()
+    shared = np.flatnonzero(positions_K < begins_D[rows_K])
+    while shared.size:
+        rows_K[shared] = owners_D[rows_K[shared]]
+        shared = shared[positions_K[shared] < begins_D[rows_K[shared]]]
+    return (starts_D[rows_K] + positions_K - begins_D[rows_K]).astype(np.int32)
 
 
 def deal(

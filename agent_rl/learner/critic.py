@@ -32,7 +32,7 @@ class Critic:
         self.config = config
         self._seed = seed
         self.head = ValueHead(model, config)
-        unused = {id(p) for p in _language_head_only(model)}
+        unused = {id(p) for p in head_only_parameters(model)}
         self._trainable = {name: p for name, p in model.named_parameters() if id(p) not in unused and p.requires_grad}
         self._trainable |= {f"value_head.{name}": p for name, p in self.head.named_parameters()}
         self._optimizer = Optimizer(self._trainable, config)
@@ -90,7 +90,7 @@ class Critic:
         return {"loss": total, **self._optimizer.step()}
 
 
-def _language_head_only(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+def head_only_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
     """The parameters of a language-model head that the decoder does not share (tied embeddings are shared)."""
     head = model.get_output_embeddings()
     embeddings = {id(p) for p in model.get_input_embeddings().parameters()}

@@ -114,6 +114,7 @@ def head_loss(head: Head, hidden_KE: torch.Tensor, tokens: TrainedTokens, object
             if of_whole is not None:
                 logits_KV += of_whole
             gradients.add(span, logits_KV)
+            del logits_KV  # before there are those of the next chunk
     total = _sum(results)
     loss: torch.Tensor = _Differentiated.apply(total.loss, gradients.of_inputs(), *inputs)  # pyright: ignore[reportAssignmentType]  # untyped in torch
     return LossResult(loss, total.metrics)

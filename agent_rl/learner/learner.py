@@ -22,7 +22,7 @@ from agent_rl.learner.batch import deal, pack
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.frozen_policy import reference_of, teacher_of
-from agent_rl.learner.logprobs import HiddenTerm, trained_loss
+from agent_rl.learner.logprobs import HiddenTerm, trained_logprobs, trained_loss
 from agent_rl.learner.lora import add_lora, full_weights
 from agent_rl.learner.objective import Imitation, Likelihood, Objective, PolicyObjective, pulls
 from agent_rl.learner.optimizer import Optimizer
@@ -129,6 +129,18 @@ class Learner:
         if self.value_head is None:
             raise ValueError("this learner has no value head: give it values")
         return prefix_values(self.model, self.value_head, rows, self.config.token_budget)
+
+    def logprobs(self, rows: Sequence[TrainingRow]) -> list[FloatArray]:
+        """What the policy as it is says of the weighted tokens of each row, `logprobs_T`; 0 elsewhere."""
+        found = [np.zeros(len(row.token_ids_T), np.float32) for row in rows]
+        with packed_attention(self.model):
+            for batch in pack(rows, self.config.token_budget):
+                tensors = to_tensors(batch, self.model.device)
+                logprobs_K, _ = trained_logprobs(self.model, tensors, self._temperature, autocast=self.config.autocast)
+                bounds = np.searchsorted(batch.documents_K, np.arange(1, len(batch.rows_D)))
+                for row, part in zip(batch.rows_D, np.split(logprobs_K.float().cpu().numpy(), bounds), strict=True):
+                    found[row][rows[row].weights_T != 0] = part
+        return found
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's weights by the plain model's names (adapters merged), for an engine.

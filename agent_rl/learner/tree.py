@@ -79,6 +79,8 @@ def plan(
 
 def _fill(parts: list[Part], depth: int, token_budget: int) -> list[Part]:
     """Best fit decreasing: join parts that all continue the same `depth` tokens."""
+    if len(parts) == 1:
+        return parts
     bins: list[Part] = []
     by_space: list[tuple[int, int]] = []  # (free tokens, bin), sorted
     for part in sorted(parts, key=lambda part: -part.tokens):
@@ -120,9 +122,12 @@ def _common_prefixes(ordered: Sequence[IntArray]) -> Iterable[int]:
     yield from [0] * bool(ordered)
     for before, row in pairwise(ordered):
         length = min(len(before), len(row))
+        if before[0] != row[0]:
+            yield 0
+            continue
         different = before[:length] != row[:length]
-        first = int(different.argmax()) if length else 0
-        yield first if length and different[first] else length
+        first = int(different.argmax())
+        yield first if different[first] else length
 
 
 def _simplified(nodes: list[_Node], min_shared: int) -> list[_Node]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import create_engine, delete, event, insert, select
+from sqlalchemy import ColumnElement, create_engine, delete, event, insert, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
@@ -88,11 +88,18 @@ class Journal:
 
     def load_groups(self, from_index: int = 0) -> dict[int, Group]:
         """All groups with an index of at least `from_index`, ascending (gaps are possible); members by `member`."""
+        return self._read(schema.groups.c.index >= from_index, schema.trajectories.c.group_index >= from_index)
+
+    def read_groups(self, indices: Sequence[int]) -> dict[int, Group]:
+        """The groups of these indices, ascending; those that are not there are left out."""
+        return self._read(schema.groups.c.index.in_(indices), schema.trajectories.c.group_index.in_(indices))
+
+    def _read(self, of_groups: ColumnElement[bool], of_members: ColumnElement[bool]) -> dict[int, Group]:
         groups, members = schema.groups.c, schema.trajectories.c
-        heads = select(groups.index, groups.task).where(groups.index >= from_index).order_by(groups.index)
+        heads = select(groups.index, groups.task).where(of_groups).order_by(groups.index)
         bodies = (
             select(members.group_index, members.record, members.token_rows)
-            .where(members.group_index >= from_index)
+            .where(of_members)
             .order_by(members.group_index, members.member)
         )
         with self._engine.connect() as connection:
@@ -126,6 +133,13 @@ class Journal:
         with self._engine.connect() as connection:
             rows = [(int(step), int(index)) for step, index in connection.execute(query)]
         return [(step, tuple(i for _, i in batch)) for step, batch in itertools.groupby(rows, key=lambda row: row[0])]
+
+    def latest_consumed(self, count: int) -> list[int]:
+        """The last `count` groups that were consumed, in the order of consumption."""
+        columns = schema.consumed.c
+        query = select(columns.group_index).order_by(columns.step.desc(), columns.position.desc()).limit(count)
+        with self._engine.connect() as connection:
+            return [int(index) for index in connection.execute(query).scalars()][::-1]
 
     def rewind(self, step: int) -> None:
         """Forget what was consumed and evaluated after `step`, for a trainer that resumes there. Groups stay."""

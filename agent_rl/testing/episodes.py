@@ -23,7 +23,10 @@ from agent_rl.types import (
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One turn: `context` tokens that nobody sampled, then `sampled` ones. `fork` begins a new segment with it."""
+    """One turn: `context` tokens that nobody sampled, then `sampled` ones. `fork` begins a new segment with it.
+
+    `process` is the turn's reward term of that name.
+    """
 
     reward: float = 0.0
     sampled: int = 1
@@ -32,6 +35,7 @@ class Played:
     tag: str = ""
     process: float | None = None
     fork: bool = False
+    internal: bool = False
 
 
 def make_trajectory(
@@ -52,8 +56,21 @@ def make_trajectory(
         masks[-1] += [False] * turn.context + [True] * turn.sampled
         terms = {} if turn.process is None else {"process": turn.process}
         span = len(masks) - 1, start, start + turn.sampled
-        said = Message("assistant", f"turn {index}")
-        played.append(Turn(index, *span, said, (), turn.reward, terms, (), FinishReason.STOP, turn.state, tag=turn.tag))
+        played.append(
+            Turn(
+                index,
+                *span,
+                action=Message("assistant", f"turn {index}"),
+                observations=(),
+                reward=turn.reward,
+                reward_terms=terms,
+                tool_results=(),
+                finish_reason=FinishReason.STOP,
+                state_key=turn.state,
+                internal=turn.internal,
+                tag=turn.tag,
+            )
+        )
     failure = Failure("crash", Owner.SANDBOX, "step", "lost") if failed else None
     problem = Task(task, (Message("user", "?"),))
     return Trajectory(
@@ -80,6 +97,6 @@ def _segment(mask: Sequence[bool]) -> Segment:
     return Segment(
         token_ids_T=np.arange(len(mask), dtype=np.int32),
         response_mask_T=mask_T,
-        rollout_logprobs_T=-0.5 * mask_T.astype(np.float32),
+        rollout_logprobs_T=np.where(mask_T, np.float32(-0.5), np.float32(0)),
         weight_versions_T=np.where(mask_T, 0, -1).astype(np.int32),
     )

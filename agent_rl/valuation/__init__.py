@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agent_rl.errors import ConfigError
 from agent_rl.learner.critic import Critic
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.learner import Learner
+from agent_rl.learner.policy import load_policy
+from agent_rl.learner.utterance_critic import UtteranceCritic, UtteranceCriticConfig
+from agent_rl.store.journal import Journal
+from agent_rl.store.replay import Replay
 from agent_rl.types import Group, TrainingRow
 from agent_rl.valuation.token import HeadValuation, TokenValuation
+from agent_rl.valuation.utterance import UtteranceValuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from agent_rl.credit import CriticKind
 
-__all__ = ["HeadValuation", "TokenValuation", "Valuation", "make_valuation"]
+__all__ = ["Surroundings", "Valuation", "open_valuation"]
 
 
 class Valuation(Protocol):
@@ -47,15 +56,51 @@ class Valuation(Protocol):
         ...
 
 
-def make_valuation(
-    kind: CriticKind | None, model: PreTrainedModel, config: CriticConfig, learner: Learner, *, steps: int, seed: int
-) -> Valuation | None:
-    """The critic that an estimator asks for, for a run of `steps` training steps: starts from `model`, or is a head of
-    the learner's.
-    """
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a critic can ask for: the policy it starts from, the one that learns, and what was played before."""
+
+    model: PreTrainedModel
+    learner: Learner
+    journal: Path
+    transform_group: Callable[[Group], Group]
+    steps: int
+    seed: int
+
+
+@contextmanager
+def open_valuation(
+    kind: CriticKind | None, token: CriticConfig, utterance: UtteranceCriticConfig, around: Surroundings
+) -> Generator[Valuation | None]:
+    """The critic that an estimator asks for. Raises `ConfigError` when its checkpoint reads other tokens."""
     if kind is None:
-        return None
-    if learner.value_head is not None:
-        return HeadValuation(learner, config)
-    options = config.for_run(steps * config.minibatches * config.epochs)
-    return TokenValuation(Critic(copy.deepcopy(model), options, seed=seed))
+        yield None
+    elif kind == "token":
+        head = around.learner.value_head
+        yield TokenValuation(_token_critic(token, around)) if head is None else HeadValuation(around.learner, token)
+    else:
+        options = utterance.for_run(around.steps * utterance.updates)
+        critic = UtteranceCritic(_first_model(utterance, around.model), options, seed=around.seed)
+        baseline = _token_critic(token, around) if utterance.token_baseline else None
+        with Journal(around.journal) as journal:
+            replay = Replay(journal, utterance.capacity, around.seed, around.transform_group)
+            yield UtteranceValuation(critic, replay, around.learner.logprobs, baseline)
+
+
+def _token_critic(config: CriticConfig, around: Surroundings) -> Critic:
+    options = config.for_run(around.steps * config.minibatches * config.epochs)
+    return Critic(copy.deepcopy(around.model), options, seed=around.seed)
+
+
+def _first_model(config: UtteranceCriticConfig, policy: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the policy, or a checkpoint that understands the policy's tokens."""
+    if config.checkpoint is None:
+        return copy.deepcopy(policy)
+    model, _ = load_policy(config.checkpoint, dtype=str(policy.dtype).removeprefix("torch."), device=str(policy.device))
+    sizes = [m.config.get_text_config().vocab_size for m in (model, policy)]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"The critic's checkpoint {config.checkpoint} has {sizes[0]} tokens, the policy {sizes[1]}: a critic reads "
+            "the policy's token ids, so take a checkpoint with the same tokenizer."
+        )
+    return model

@@ -18,6 +18,7 @@ import torch
 from agent_rl.control import send_command
 from agent_rl.errors import UserError
 from agent_rl.learner.critic_config import CriticConfig
+from agent_rl.learner.utterance_critic import UtteranceCriticConfig
 from agent_rl.store.checkpoint import load_latest
 from agent_rl.store.journal import Journal
 
@@ -99,7 +100,15 @@ def test_transform_group_decides_what_is_learned_but_not_what_is_journaled(tmp_p
     run(tmp_path / "run", parity.parity_config(steps=2), transform_group=worthless)
     groups, _ = journal_of(tmp_path / "run")
     assert any(episode.reward for group in groups.values() for episode in group.trajectories)
-    assert all(row["learner/grad_norm"] == 0 for row in metrics_of(tmp_path / "run") if "learner/grad_norm" in row)
+    assert not any("learner/grad_norm" in row for row in metrics_of(tmp_path / "run")), "no group has a signal"
+
+
+def test_groups_outside_the_reward_band_train_nothing(tmp_path: Path) -> None:
+    options = {"shaping": "concise", "shaping_options": {"at": 0.0}, "reward_band": (2.0, 3.0)}
+    run(tmp_path / "run", parity.parity_config(steps=1, **options))
+    [row] = metrics_of(tmp_path / "run")
+    assert row["rollout/groups_trained"] == 0
+    assert row["rollout/reward"] <= 1, "the band is of real rewards, and nothing but credit sees shaped ones"
 
 
 def test_a_batch_in_which_everything_fails_stops_the_run_with_the_owner(tmp_path: Path, monkeypatch) -> None:
@@ -194,3 +203,24 @@ def test_a_critic_learns_beside_the_policy_and_resumes_exactly(tmp_path: Path, e
     for before, after in zip(whole, parts, strict=True):
         for name in ("critic/loss", "critic/explained_variance", "learner/grad_norm"):
             assert before.get(name) == after.get(name), (before["step"], name)
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "hl_gauss", "double": "soft_min", "token_baseline": True}])
+def test_archer_resumes_exactly_with_its_replay_and_target(tmp_path: Path, options: dict[str, object]) -> None:
+    critic = UtteranceCriticConfig(
+        **{"learning_rate": 1e-3, "alone_steps": 1, "updates": 2, "groups_per_update": 2, "capacity": 5, **options}
+    )
+    config = parity.parity_config(steps=4, estimator="archer", utterance_critic=critic)
+    _, expected = run(tmp_path / "whole", config)
+    run(tmp_path / "parts", config.model_copy(update={"steps": 2}))
+    _, model = run(tmp_path / "parts", config, resume=True)
+    whole, parts = metrics_of(tmp_path / "whole"), metrics_of(tmp_path / "parts")
+    assert not any(name.startswith("learner/") for name in whole[0]), "the critic learns alone at first"
+    assert whole[1]["learner/grad_norm"] > 0
+    assert ("critic/baseline_loss" in whole[0]) == bool(options)
+    assert all(np.isfinite(row["critic/q_explained_variance"]) for row in whole)
+    for before, after in zip(whole, parts, strict=True):
+        learned = {name for name in before if name.startswith(("critic/", "learner/"))}
+        assert {name: before[name] for name in learned} == {name: after.get(name) for name in learned}
+    for parameter, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(parameter, other)

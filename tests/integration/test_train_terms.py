@@ -1,4 +1,4 @@
-"""Training with a teacher, demonstrations, interpolation and a value head on the policy: it resumes exactly."""
+"""Training with a teacher, demonstrations, interpolated log-probs and a value head on the policy resumes exactly."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from agent_rl.learner.config import LearnerConfig
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.journal import Journal
 from agent_rl.testing.tiny import make_model, make_tokenizer
-from agent_rl.train import Progress, TrainConfig, shuffled_epochs, train
+from agent_rl.train import Progress, shuffled_epochs, train
+from agent_rl.train_config import TrainConfig
 from agent_rl.types import Message, Step, Task
 
 

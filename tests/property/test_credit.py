@@ -1,153 +1,127 @@
-"""What holds for every estimator: order, forks, failures, ties."""
+"""What holds for every estimator: the laws of the conformance kit, scales and shifts of rewards, weights of rows."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_rl.credit import (
-    BATCH_ESTIMATORS,
     CRITIC_ESTIMATORS,
-    GROUP_ESTIMATORS,
-    Values,
+    EPISODE_ESTIMATORS,
+    STEP_ESTIMATORS,
+    UTTERANCE_ESTIMATORS,
     get_estimator,
     row_groups,
     to_rows,
 )
-from agent_rl.testing.episodes import Played, make_group, make_trajectory
+from agent_rl.credit.rows import Aggregation
+from agent_rl.testing.credit_check import LAWS, Member, build, check_estimator, credit_of
+from agent_rl.testing.episodes import Played
 from agent_rl.types import StopReason
 
+WITH_A_CRITIC = {*CRITIC_ESTIMATORS, *UTTERANCE_ESTIMATORS}
+NAMES = sorted({*EPISODE_ESTIMATORS, *STEP_ESTIMATORS, *WITH_A_CRITIC})
+WAIVED = {
+    "asymre": {"equals"},  # by its shift
+    "w_reinforce": {"equals"},  # no baseline
+    **{name: {"alone"} for name in ("reinforce_pp", "reinforce_pp_baseline", "lite_ppo")},  # one scale for the batch
+    **{name: {"alone", "equals"} for name in CRITIC_ESTIMATORS},  # whitened; the critic may tell equal members apart
+    **{name: {"equals"} for name in UTTERANCE_ESTIMATORS},
+}
+RAW = {name: {"whiten": False} for name in CRITIC_ESTIMATORS}
+
+rewards = st.sampled_from([0.0, 0.5, 1.0, -2.0])
 turns = st.lists(
     st.builds(
         Played,
-        reward=st.sampled_from([0.0, 0.5, 1.0, -2.0]),
-        sampled=st.integers(0, 4),
+        reward=rewards,
+        sampled=st.integers(0, 3),
         context=st.integers(1, 3),
         state=st.sampled_from([None, "a", "b"]),
         tag=st.sampled_from(["", "plan", "act"]),
+        fork=st.booleans(),
     ),
-    min_size=1,
     max_size=4,
-)
+).map(tuple)
 stops = st.sampled_from([StopReason.TERMINATED, StopReason.MAX_TURNS])
-groups = st.lists(st.tuples(turns, stops, st.integers(0, 9).map(lambda n: not n)), min_size=1, max_size=5)
+members = st.builds(Member, turns, stops, st.integers(0, 9).map(lambda n: not n))
+plans = st.lists(st.lists(members, min_size=1, max_size=4), min_size=1, max_size=3)
 
 
-def build(members, index=0, order=None):
-    episodes = [
-        make_trajectory(t, member=i, stop_reason=stop, failed=failed) for i, (t, stop, failed) in enumerate(members)
-    ]
-    return make_group(*(episodes[i] for i in (order or range(len(episodes)))), index=index)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_conforms(name):
+    check_estimator(get_estimator(name), waive=WAIVED.get(name, ()), plans=4)
 
 
-def made_up_values(group):
-    """Values that depend on the turn and the token's place in it alone, wherever the token stands."""
-
-    def of(trajectory):
-        rows = [np.zeros(len(s.token_ids_T), np.float32) for s in trajectory.segments]
-        for turn in trajectory.turns:
-            rows[turn.segment][turn.start : turn.end] = [
-                np.sin(7 * turn.index + i + trajectory.member) for i in range(turn.end - turn.start)
-            ]
-        return tuple(rows)
-
-    return Values(
-        tuple(map(of, group.valid)), np.array([0.3 * trajectory.member for trajectory in group.valid], np.float32)
-    )
+@settings(max_examples=60)
+@given(plans, st.sampled_from(NAMES), st.sampled_from(sorted(LAWS)))
+def test_laws(plan, name, law):
+    if law not in WAIVED.get(name, ()):
+        LAWS[law](get_estimator(name), plan)
 
 
-def credit(name, batch):
-    return get_estimator(name)(batch, [made_up_values(group) for group in batch])
+@settings(max_examples=25)
+@given(plans, st.sampled_from(sorted(CRITIC_ESTIMATORS)))
+def test_groups_are_credited_alone_before_whitening(plan, name):
+    LAWS["alone"](get_estimator(name, RAW[name]), plan)
 
 
-def by_token(name, batch):
-    """The advantage of each sampled token, by group, member, turn and place in the turn."""
-    return {
-        (group.index, trajectory.member, turn.index, place): float(rows[turn.segment][turn.start + place])
-        for group, advantages in zip(batch, credit(name, batch), strict=True)
-        for trajectory, rows in zip(group.valid, advantages, strict=True)
-        for turn in trajectory.turns
-        for place in range(turn.end - turn.start)
-    }
+def with_rewards(plan, change):
+    return [[m._replace(turns=tuple(change(t, t is m.turns[-1]) for t in m.turns)) for m in group] for group in plan]
 
 
-ALL = sorted({*GROUP_ESTIMATORS, *BATCH_ESTIMATORS, *CRITIC_ESTIMATORS})
-WITHOUT_BASELINE = {"asymre", "w_reinforce", *CRITIC_ESTIMATORS}
-estimators = st.sampled_from(ALL)
-aggregations = st.sampled_from(["token_mean", "sequence_mean"])
+SAME_WHEN_SCALED = {
+    "grpo",
+    "pairwise",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
+    "lite_ppo",
+    "mt_grpo",
+    "gigpo",
+    "roles",
+}
+GROWING_WHEN_SCALED = {"dr_grpo", "rloo", "return_to_go"}
+SAME_WHEN_SHIFTED = {"grpo", "dr_grpo", "rloo", "pairwise", "opmd", "asymre", "reinforce_pp_baseline", "lite_ppo"}
 
 
-@given(st.lists(groups, max_size=3), estimators, aggregations)
-def test_weights_of_a_batch_sum_to_one(played, estimator, aggregation):
-    batch = [build(members, index) for index, members in enumerate(played)]
-    rows = to_rows(batch, credit(estimator, batch), aggregation)
+@settings(max_examples=25)
+@given(plans, st.sampled_from(sorted(SAME_WHEN_SCALED | GROWING_WHEN_SCALED)), st.sampled_from([0.001, 8.0, 1e6]))
+def test_scaled_rewards(plan, name, scale):
+    """What divides by a deviation does not see the unit of rewards; what does not is linear in it."""
+    scaled = with_rewards(plan, lambda turn, last: replace(turn, reward=turn.reward * scale))
+    before, after = (credit_of(get_estimator(name), build(p)) for p in (plan, scaled))
+    factor = scale if name in GROWING_WHEN_SCALED else 1.0
+    assert after == pytest.approx({key: factor * value for key, value in before.items()}, rel=1e-4, abs=1e-5 * factor)
+
+
+@settings(max_examples=25)
+@given(plans, st.sampled_from(sorted(SAME_WHEN_SHIFTED)), st.sampled_from([-3.0, 1e6]))
+def test_shifted_outcomes(plan, name, shift):
+    """A constant that every episode earns is no credit, however large: small differences survive beside 10^6."""
+    plan = [[m for m in group if m.turns] for group in plan]
+    shifted = with_rewards(plan, lambda turn, last: replace(turn, reward=turn.reward + shift * last))
+    before, after = (credit_of(get_estimator(name), build(p)) for p in (plan, shifted))
+    assert after == pytest.approx(before, abs=1e-4)
+
+
+@settings(max_examples=25)
+@given(plans, st.sampled_from(["token_mean", "sequence_mean", "prompt_mean"]))
+def test_weights_of_a_batch_sum_to_one(plan, aggregation: Aggregation):
+    groups = build(plan)
+    credit = get_estimator("dr_grpo")(groups)
+    rows = to_rows(groups, credit, aggregation)
     trained = sum(row.response_mask_T.sum() for row in rows)
     assert sum(row.weights_T.sum(dtype=np.float64) for row in rows) == pytest.approx(1.0 if trained else 0.0, rel=1e-5)
-    assert len(row_groups(batch)) == len(rows)
+    assert len(row_groups(groups)) == len(rows)
 
 
-@given(st.lists(groups, min_size=1, max_size=3), estimators)
-def test_advantages_are_finite_and_only_on_sampled_tokens(played, estimator):
-    batch = [build(members, index) for index, members in enumerate(played)]
-    for group, advantages in zip(batch, credit(estimator, batch), strict=True):
-        assert len(advantages) == len(group.valid)
-        for trajectory, rows in zip(group.valid, advantages, strict=True):
-            for segment, row in zip(trajectory.segments, rows, strict=True):
-                assert row.dtype == np.float32
-                assert row.shape == segment.token_ids_T.shape
-                assert np.isfinite(row).all()
-                assert not row[~segment.response_mask_T].any()
-
-
-@given(groups, estimators, st.randoms())
-def test_order_of_siblings_does_not_matter(members, estimator, random):
-    order = list(range(len(members)))
-    random.shuffle(order)
-    assert by_token(estimator, [build(members, order=order)]) == pytest.approx(
-        by_token(estimator, [build(members)]), abs=1e-5
-    )
-
-
-@given(groups, estimators, st.data())
-def test_forks_change_no_token(members, estimator, data):
-    forked = [
-        ([replace(turn, fork=data.draw(st.booleans()), context=3) for turn in t], stop, failed)
-        for t, stop, failed in members
-    ]
-    assert by_token(estimator, [build(forked)]) == pytest.approx(by_token(estimator, [build(members)]), abs=1e-5)
-
-
-@given(groups, estimators)
-def test_failed_members_do_not_count(members, estimator):
-    alone = [member for member in members if not member[2]]
-    failures = [member for member in members if member[2]]
-    with_failures = by_token(estimator, [build([*alone, *failures])])
-    assert with_failures == pytest.approx(by_token(estimator, [build(alone)]), abs=1e-5)
-
-
-@given(groups, st.sampled_from(sorted(GROUP_ESTIMATORS)), groups)
-def test_a_group_is_credited_alone(members, estimator, others):
-    """A group baseline never becomes a batch baseline, however few members are left."""
-    alone = by_token(estimator, [build(members)])
-    together = by_token(estimator, [build(members), build(others, index=1)])
-    assert {key: value for key, value in together.items() if key[0] == 0} == pytest.approx(alone, abs=1e-6)
-
-
-@given(turns, st.integers(1, 5), st.sampled_from([name for name in ALL if name not in WITHOUT_BASELINE]))
-def test_equal_episodes_earn_exactly_nothing(played, count, estimator):
-    """Members that did and got the same. (Turns of one episode may still differ: those of one state, say.)"""
-    same = [replace(turn, state=index, tag=str(index)) for index, turn in enumerate(played)]
-    group = build([(same, StopReason.TERMINATED, False)] * count)
-    assert set(by_token(estimator, [group]).values()) <= {0.0}
-
-
-@given(groups)
-def test_rloo_is_the_leave_one_out_loop(members):
-    group = build(members)
-    rewards = {trajectory.member: trajectory.reward for trajectory in group.valid}
-    for (_, member, _, _), advantage in by_token("rloo", [group]).items():
-        others = [reward for other, reward in rewards.items() if other != member]
-        baseline = sum(others) / len(others) if others else rewards[member]
-        assert advantage == pytest.approx(rewards[member] - baseline, abs=1e-6)
+@settings(max_examples=25)
+@given(plans, st.sampled_from(sorted({*NAMES} - {"reinforce_pp", *WITH_A_CRITIC})))
+def test_a_group_without_signal_has_no_credit(plan, name):
+    """What the filter drops would have moved nothing: the group's own advantages are 0 in any batch."""
+    estimator = get_estimator(name)
+    groups = build(plan)
+    idle = {group.index for group in groups if not estimator.has_signal(group)}
+    assert {value for (index, *_), value in credit_of(estimator, groups).items() if index in idle} <= {0.0}

@@ -4,7 +4,7 @@ import pytest
 
 from agent_rl.config import build
 from agent_rl.errors import ConfigError
-from agent_rl.train import TrainConfig
+from agent_rl.train_config import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,14 @@ from agent_rl.train import TrainConfig
     [
         ({"estimator": "gpro"}, "Unknown estimator 'gpro'. Did you mean 'grpo'?"),
         ({"estimator": "gigpo", "estimator_options": {"gama": 1}}, "Did you mean 'gamma'?"),
-        ({"critic": {"loss": "hl_gauss"}}, "the estimator grpo uses no critic"),
+        ({"shaping": "clip_proces"}, "Did you mean 'clip_process'?"),
+        ({"shaping": "concise", "shaping_options": {"wait": 1}}, "option of the shaping concise 'wait'"),
+        ({"shaping_options": {"at": 0.5}}, "set shaping to clip_process"),
+        ({"reward_band": [0.8, 0.2]}, "write the lower bound first"),
+        ({"critic": {"loss": "hl_gauss"}}, "the estimator grpo uses no critic of tokens"),
+        ({"estimator": "token_gae", "utterance_critic": {"tau": 0.2}}, "uses no critic of turns"),
+        ({"estimator": "archer", "utterance_critic": {"double": "max"}}, "utterance_critic.double"),
+        ({"estimator": "archer", "utterance_critic": {"low": 1.0}}, "has to be below high"),
         ({"estimator": "token_gae", "critic": {"lost": 1}}, "Did you mean 'critic.loss'?"),
         ({"learner": {"correction": "truncate"}}, "set old_logprobs to recompute"),
     ],
@@ -21,3 +28,8 @@ def test_refused(values, says):
     with pytest.raises(ConfigError) as error:
         build(TrainConfig, values)
     assert says in str(error.value)
+
+
+def test_a_token_baseline_is_a_critic_of_tokens():
+    values = {"estimator": "archer", "utterance_critic": {"token_baseline": True}, "critic": {"learning_rate": 1e-4}}
+    assert build(TrainConfig, values).critic.learning_rate == 1e-4

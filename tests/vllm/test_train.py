@@ -12,7 +12,8 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import stream
 from agent_rl.testing.environments import GuessNumber
 from agent_rl.testing.tiny import make_tokenizer
-from agent_rl.train import TrainConfig, train
+from agent_rl.train import train
+from agent_rl.train_config import TrainConfig
 from agent_rl.types import Message, Step
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]

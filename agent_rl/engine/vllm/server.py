@@ -16,6 +16,7 @@ import httpx
 
 from agent_rl.concurrency import collect, shielded
 from agent_rl.engine.base import GenerationRequest
+from agent_rl.engine.delta.push import Pusher
 from agent_rl.engine.vllm.replicas import Replica, Replicas
 from agent_rl.engine.vllm.requests import LOGPROBS_MODE, Response, end, sampling_fields
 from agent_rl.engine.vllm.weights import Salts, WeightFiles, newer
@@ -37,7 +38,9 @@ class VLLMServerEngine:
     --logprobs-mode processed_logprobs`; the servers are data-parallel replicas. An episode stays at the server of its
     first turn, which has its cache; when that server dies, its episodes move. Weight updates freeze what runs, so that
     partial responses survive. `weights_folder` must be seen by the servers under the same path (shared memory, by
-    default: servers on this machine). A server that misses an update is left out until it gets one.
+    default: servers on this machine). Where they see no common folder, `receivers` are the URLs of `agent-rl serve
+    weights` beside each server, in the same order, with the token `token`: only what changed is sent to them. A server
+    that misses an update is left out until it gets one.
 
     `request_timeout_s` is how long one response may take; `update_timeout_s` is for one update of the weights.
     """
@@ -47,6 +50,8 @@ class VLLMServerEngine:
         base_urls: Sequence[str],
         *,
         weights_folder: Path | None = None,
+        receivers: Sequence[str] = (),
+        token: str = "",
         request_timeout_s: float = 600.0,
         update_timeout_s: float = 600.0,
     ) -> None:
@@ -55,13 +60,20 @@ class VLLMServerEngine:
         for url in base_urls:
             if not url.startswith(("http://", "https://")):
                 raise ConfigError(f"The server {url!r} must start with http:// or https://.")
+        if receivers and len(receivers) != len(base_urls):
+            raise ConfigError(f"{len(base_urls)} servers need as many receivers of weights, not {len(receivers)}.")
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(request_timeout_s, connect=10.0),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=256),
         )
-        self._replicas = Replicas([url.rstrip("/").removesuffix("/v1") for url in base_urls])
+        urls = [url.rstrip("/").removesuffix("/v1") for url in base_urls]
+        self._replicas = Replicas(urls)
         self._update_timeout_s = update_timeout_s
         self._files = WeightFiles(weights_folder)
+        self._receivers = dict(zip(urls, receivers, strict=bool(receivers)))
+        self._token = token
+        self._dtype = ""
+        self._pusher: Pusher | None = None
         self._running: dict[str, tuple[Replica, str]] = {}
         self._updating = anyio.Lock()
         self._adapter: tuple[str, int] | None = None  # name and version
@@ -94,7 +106,8 @@ class VLLMServerEngine:
             await self._post(replica, "/update_weight_version", {"new_version": str(self.weight_version)})
         except ProviderFailure as failure:
             raise ConfigError(f"{replica.url}: {failure} Start it with: {START_COMMAND}") from failure
-        mode = info["vllm_config"]["model_config"]["logprobs_mode"]
+        model = info["vllm_config"]["model_config"]
+        mode, self._dtype = model["logprobs_mode"], str(model.get("dtype", "")).removeprefix("torch.")
         if mode != LOGPROBS_MODE:
             raise ConfigError(
                 f"{replica.url} returns {mode}, which are not those of its samples. Start it with: {START_COMMAND}"
@@ -187,20 +200,36 @@ class VLLMServerEngine:
         """
         async with self._updating:
             newer(version, self.weight_version)
-            folder = await anyio.to_thread.run_sync(self._files.write, weights) if weights else None
+            find_folder = await self._hand_over(weights) if weights else None
 
             async def update(replica: Replica) -> None:
+                folder = await find_folder(replica) if find_folder is not None else None
                 async with self._frozen(replica):
                     if folder is not None:
                         kwargs = {"weights_path": str(folder)}
                         await self._post(replica, "/collective_rpc", {"method": "reload_weights", "kwargs": kwargs})
                     await self._post(replica, "/update_weight_version", {"new_version": str(version)})
 
-            await self._everywhere(update, complete=folder is not None)
-            if folder is not None:
+            await self._everywhere(update, complete=bool(weights))
+            if weights:
                 self._adapter = None
                 self._salts.renew()
             self.weight_version = version
+
+    async def _hand_over(self, weights: Mapping[str, torch.Tensor]) -> Callable[[Replica], Awaitable[Path]]:
+        """How each server gets to a folder with the weights; sampling goes on meanwhile."""
+        if not self._receivers:
+            shared = await anyio.to_thread.run_sync(self._files.write, weights)
+
+            async def find_shared(replica: Replica) -> Path:
+                return shared
+
+            return find_shared
+        pusher = self._pusher
+        if pusher is None:
+            pusher = self._pusher = Pusher(self._http, self._files, self._dtype, self._token)
+        await pusher.advance(weights)
+        return lambda replica: pusher.push(self._receivers[replica.url])
 
     async def load_adapter(self, folder: Path, version: int) -> None:
         """Sample with the LoRA adapter in `folder` (peft's format, seen by the servers) from the next request on.

@@ -48,6 +48,11 @@ def newer(version: int, present: int) -> int:
     return version
 
 
+def transit_folder() -> Path:
+    """Where weights pass through by default: shared memory, where there is some."""
+    return _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+
+
 class WeightFiles:
     """A folder through which weights reach vLLM's workers: in shared memory, unless `folder` says otherwise.
 
@@ -55,8 +60,7 @@ class WeightFiles:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._parent = folder or (_SHARED_MEMORY if _SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir()))
-        self.folder = self._parent / f"agent-rl-weights-{uuid.uuid4().hex[:12]}"
+        self.folder = (folder or transit_folder()) / f"agent-rl-weights-{uuid.uuid4().hex[:12]}"
 
     def write(self, weights: Mapping[str, torch.Tensor]) -> Path:
         """Blocking. Replaces what was there: workers have read it when an update ends."""

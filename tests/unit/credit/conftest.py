@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,11 +30,18 @@ def segment(mask: Sequence[int]) -> Segment:
     )
 
 
+def runs(mask: Sequence[int]) -> list[tuple[int, int]]:
+    """Where the sampled tokens of a segment begin and end."""
+    edges = np.flatnonzero(np.diff([0, *mask, 0]))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
+
+
 def trajectory(rewards: Sequence[float], masks: Sequence[Sequence[int]], failed: bool = False) -> Trajectory:
-    """One turn per reward (a zero reward is a turn too), one segment per mask."""
+    """One segment per mask, one turn per run of sampled tokens, or per reward where there are more of those."""
+    spans = [(number, *run) for number, mask in enumerate(masks) for run in runs(mask)]
     turns = tuple(
-        Turn(i, 0, 0, 0, Message("assistant", ""), (), reward, {}, (), FinishReason.STOP)
-        for i, reward in enumerate(rewards)
+        Turn(i, *(span or (0, 0, 0)), Message("assistant", ""), (), reward or 0.0, {}, (), FinishReason.STOP)
+        for i, (reward, span) in enumerate(itertools.zip_longest(rewards, spans))
     )
     failure = Failure("crash", Owner.SANDBOX, "step", "lost") if failed else None
     stop = StopReason.FAILURE if failed else StopReason.TERMINATED

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agent_rl.credit import get_estimator
-from agent_rl.credit.estimator import discounted_sums
+from agent_rl.credit.scan import discounted_sums
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
 
 
@@ -61,6 +61,26 @@ def test_w_reinforce_weighs_successes_and_failures_apart():
     assert [float(rows[0][1]) for rows in nsr] == [0.0, -1.0]
 
 
+def test_a_deviation_below_the_least_is_noise():
+    assert scalars("grpo", group_of(0.5, 0.51))[0] == pytest.approx([-(2**-0.5), 2**-0.5])
+    [quiet] = get_estimator("grpo", {"least_std": 0.1})([group_of(0.5, 0.51)])
+    assert [float(rows[0][1]) for rows in quiet] == pytest.approx([-0.05, 0.05])
+
+
+def test_pairwise_sees_order_alone():
+    assert scalars("pairwise", group_of(0.1, 0.2, 0.2, 900))[0] == pytest.approx([-1, 0, 0, 1])
+    assert scalars("pairwise", group_of(1, 0, 0, 1)) == scalars("rloo", group_of(1, 0, 0, 1))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
+def test_runs_are_summed_apart(decay):
+    rng = np.random.default_rng(0)
+    lengths = np.array([0, 3, 1, 0, 100, 2, 1100, 0])
+    values = rng.normal(size=lengths.sum())
+    apart = [discounted_sums(run, np.array([len(run)]), decay) for run in np.split(values, np.cumsum(lengths)[:-1])]
+    np.testing.assert_allclose(discounted_sums(values, lengths, decay), np.concatenate(apart), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 300])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99, 1.0])
 def test_sums_by_blocks_are_the_recursion(length, decay):
@@ -68,4 +88,4 @@ def test_sums_by_blocks_are_the_recursion(length, decay):
     expected, following = np.zeros(length), 0.0
     for t in range(length - 1, -1, -1):
         following = expected[t] = values[t] + decay * following
-    np.testing.assert_allclose(discounted_sums(values, decay), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(discounted_sums(values, np.array([length]), decay), expected, rtol=1e-10, atol=1e-12)

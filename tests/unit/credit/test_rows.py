@@ -29,6 +29,14 @@ def test_sequence_mean_weighs_every_episode_alike(groups):
     assert weights == [[0, ninth, ninth, 0], [0, ninth], [0, 0, third], [0, twelfth, twelfth, twelfth, twelfth]]
 
 
+def test_prompt_mean_weighs_every_group_alike(groups):
+    weights = [row.weights_T.tolist() for row in rows_of(groups, "prompt_mean")]
+    eighth = np.float32(1 / 8)  # two groups with four trained tokens each
+    assert weights == [[0, eighth, eighth, 0], [0, eighth], [0, 0, eighth], [0, eighth, eighth, eighth, eighth]]
+    [first, *_, last] = rows_of([groups[0], groups[1], groups[1]], "prompt_mean")
+    assert first.weights_T[1] == last.weights_T[1] == np.float32(1 / 12)
+
+
 def test_rows_carry_their_segment_and_credit(groups):
     row = rows_of(groups, "token_mean")[3]
     segment = groups[1].trajectories[1].segments[0]

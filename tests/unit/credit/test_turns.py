@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from agent_rl.credit import get_estimator
-from agent_rl.credit.process import clip_process, delta_process
 from agent_rl.errors import ConfigError, NotFoundError
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
 
@@ -98,23 +97,20 @@ def test_every_token_of_a_turn_gets_its_advantage():
     np.testing.assert_array_equal(rows[0], np.float32([0, 1, 1, 1, 0, 0, 0, 0]))
 
 
-def test_clipped_process_rewards_never_pay():
-    group = group_of([Played(0.75, process=0.75), Played(-1, process=-1), Played(1)])
-    clipped = clip_process(group, at=0.5).trajectories[0]
-    assert [turn.reward for turn in clipped.turns] == pytest.approx([0.0, -1.5, 0.5])
-    assert clipped.turns[0].reward_terms["process"] == 0.0
+def test_internal_turns_share_the_credit_of_their_step():
+    """A summary before a turn is part of what led there; one after the last turn is not the outcome."""
+    plain = group_of([Played(0), Played(1)], [Played(1), Played(0)])
+    summary = Played(internal=True)
+    told = group_of([Played(0), summary, Played(1), summary], [summary, Played(1), Played(0)])
+    for name in ("return_to_go", "mt_grpo", "gigpo", "rlvmr", "roles"):
+        (a, b), (c, d) = per_turn(name, plain)
+        assert per_turn(name, told) == close([[a, b, b, b], [c, c, d]]), name
 
 
-def test_process_differences_sum_up_to_the_first():
-    group = group_of([Played(p, process=p) for p in (0.2, 0.9, 0.4)])
-    delta = delta_process(group).trajectories[0]
-    assert [turn.reward for turn in delta.turns] == pytest.approx([-0.7, 0.5, 0.4])
-    assert delta.reward == pytest.approx(0.2)
-
-
-def test_the_outcome_is_not_shaped():
-    group = group_of([Played(0.5, process=0.5), Played(3.0, process=1.0)])  # an outcome of 2 with the last score
-    assert clip_process(group).trajectories[0].reward == pytest.approx(2.0)
+def test_an_episode_of_internal_turns_takes_no_step():
+    group = group_of([Played(0), Played(1)], [Played(internal=True)])
+    assert per_turn("return_to_go", group) == [[0.0, 0.0], [0.0]]
+    assert per_turn("rloo", group) == [[1.0, 1.0], [-1.0]]
 
 
 def test_an_unknown_option_is_refused():
@@ -122,6 +118,9 @@ def test_an_unknown_option_is_refused():
         get_estimator("gigpo", {"gama": 1.0})
 
 
-def test_a_wrong_value_is_refused():
-    with pytest.raises(ConfigError, match="Bad option of the estimator gigpo"):
-        get_estimator("gigpo", {"scale": 0.3})
+@pytest.mark.parametrize(
+    ("name", "options"), [("gigpo", {"scale": 0.3}), ("gigpo", {"gamma": 1.5}), ("opmd", {"temperature": 0.0})]
+)
+def test_a_wrong_value_is_refused(name, options):
+    with pytest.raises(ConfigError, match=f"Bad option of the estimator {name}"):
+        get_estimator(name, options)

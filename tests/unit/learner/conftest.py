@@ -36,7 +36,7 @@ def build(name: str, dtype: torch.dtype = torch.float32, **options: object) -> P
     return model.to(dtype)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model() -> Callable[..., PreTrainedModel]:
     return build
 

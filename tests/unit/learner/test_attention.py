@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -13,7 +14,11 @@ from transformers import (
 )
 
 from agent_rl.errors import ModelError
-from agent_rl.learner.attention import check_packable, document_buckets, packed_attention, packed_hidden
+from agent_rl.learner import tree_attention
+from agent_rl.learner.attention import attend_packed, check_packable, make_layout, packed_attention, packed_hidden
+from agent_rl.learner.document_attention import make_branches
+from agent_rl.learner.flex_attention import make_flex_forest
+from agent_rl.learner.forest import Rectangle, subtree_ends
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -27,8 +32,12 @@ SMALL = {
 }
 
 
+def flat(lengths):
+    return np.array(lengths, np.int32), np.full(len(lengths), -1, np.int32)
+
+
 @pytest.mark.parametrize("architecture", ["qwen3", "llama", "qwen2"])
-@pytest.mark.parametrize("lengths", [[1], [5, 5, 5], [70, 69, 40, 39, 38, 3, 1], [33, 1], [64, 32, 16]])
+@pytest.mark.parametrize("lengths", [[1], [5, 5, 5], [70, 69, 40, 39, 38, 3, 1], [33, 1], [64, 32, 16], [3, 70, 1, 69]])
 def test_each_document_sees_only_itself(make_model, architecture, lengths):
     model = make_model(architecture, torch.float64).eval()
     torch.manual_seed(1)
@@ -36,7 +45,7 @@ def test_each_document_sees_only_itself(make_model, architecture, lengths):
     expected = torch.cat([model.model(ids[None], use_cache=False).last_hidden_state[0] for ids in documents])
     positions = torch.cat([torch.arange(length) for length in lengths])
     with packed_attention(model):
-        hidden = packed_hidden(model, torch.cat(documents), positions, document_buckets(lengths, CPU))
+        hidden = packed_hidden(model, torch.cat(documents), positions, make_layout(*flat(lengths), CPU))
     torch.testing.assert_close(hidden, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -48,11 +57,65 @@ def test_the_models_own_scaling_is_used(make_model):
 
 
 def test_buckets_cover_the_batch_with_little_padding():
-    lengths = sorted([100, 100, 90, 69, 68, 30, 4, 1], reverse=True)
-    buckets = document_buckets(lengths, CPU)
-    assert [(bucket.start, bucket.stop) for bucket in buckets] == [(0, 359), (359, 427), (427, 462)]
-    assert [(bucket.documents, bucket.length) for bucket in buckets] == [(4, 100), (1, 68), (3, 30)]
-    assert buckets[1].gather is None  # nothing to pad
+    branches = make_branches(np.array(sorted([100, 100, 90, 69, 68, 30, 4, 1], reverse=True)), CPU)
+    assert [(bucket.start, bucket.branches, bucket.length) for bucket in branches.buckets] == [
+        (0, 4, 100),
+        (359, 1, 68),
+        (427, 3, 30),
+    ]
+    assert branches.buckets[1].gather is None  # nothing to pad
+    assert make_branches(np.array([50, 50, 7, 7]), CPU).order_N is None  # nothing to put back in order
+
+
+def test_a_forest_is_the_dense_mask_on_cpu_and_in_flex_attention():
+    """A trunk of 300 tokens, branches off it and off each other, another tree: values, and gradients on the CPU."""
+    torch.manual_seed(0)
+    lengths, stems = np.array([300, 40, 7, 200, 130, 1]), np.array([-1, 290, 310, 100, -1, 600])
+    ends_N, tokens = subtree_ends(lengths, stems), np.arange(lengths.sum())
+    mask = torch.from_numpy((tokens <= tokens[:, None]) & (tokens[:, None] < ends_N))
+    states = [torch.randn(1, heads, len(tokens), 16, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2)]
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    expected = sdpa(*states, attn_mask=mask, enable_gqa=True, scale=0.3).transpose(1, 2)
+    seed = torch.randn_like(expected)
+    expected_grads = torch.autograd.grad(expected, states, seed)
+    layout = make_layout(lengths, stems, CPU)
+    assert isinstance(layout, tree_attention.Forest)
+    found = layout.attend(*states, 0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(found, states, seed), expected_grads, rtol=1e-9, atol=1e-12)
+    with torch.no_grad():
+        flex = make_flex_forest(ends_N, CPU).attend(*(state.detach() for state in states), 0.3)
+    torch.testing.assert_close(flex, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("trunk", [300, 2000, 301])
+def test_flex_attention_has_the_gradients_of_the_dense_mask(trunk):
+    torch.manual_seed(0)
+    lengths, stems = np.array([trunk, 40, 7, 200, 130, 1]), np.array([-1, trunk - 10, trunk + 10, 100, -1, trunk + 300])
+    ends_N, tokens = subtree_ends(lengths, stems), np.arange(lengths.sum())
+    mask = torch.from_numpy((tokens <= tokens[:, None]) & (tokens[:, None] < ends_N)).cuda()
+    states = [torch.randn(1, heads, len(tokens), 64, device="cuda", requires_grad=True) for heads in (4, 2, 2)]
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    expected = sdpa(*states, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    seed = torch.randn_like(expected)
+    layout = make_layout(lengths, stems, torch.device("cuda"))
+    found = layout.attend(*states, None)
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
+    for ours, theirs in zip(*(torch.autograd.grad(out, states, seed) for out in (found, expected)), strict=True):
+        assert (ours - theirs).norm() < 2e-3 * theirs.norm()
+
+
+def test_dropout_is_refused():
+    with pytest.raises(ModelError, match=r"model\.eval"):
+        attend_packed(
+            torch.nn.Identity(),
+            *[torch.zeros(1, 1, 1, 1)] * 3,
+            None,
+            dropout=0.1,
+            layout=make_branches(np.array([1]), CPU),
+        )
 
 
 @pytest.mark.parametrize(
@@ -84,13 +147,21 @@ def test_a_model_that_changes_its_logits_after_the_head_is_refused(make_model):
 
 def test_a_leak_between_documents_is_found(make_model, monkeypatch):
     """What transformers does by default with a packed row and a cache."""
-    monkeypatch.setattr("agent_rl.learner.attention.document_buckets", lambda lengths, device: _one_bucket(lengths))
+    monkeypatch.setattr("agent_rl.learner.attention.make_branches", lambda lengths, device: _one_branch(lengths))
     with pytest.raises(ModelError, match="see other documents"):
         check_packable(make_model("qwen3").eval())
 
 
-def _one_bucket(lengths):
-    return document_buckets([sum(lengths)], CPU)
+def _one_branch(lengths):
+    return make_branches(np.array([lengths.sum()]), CPU)
+
+
+@pytest.mark.parametrize("broken", [[], [(8, 12, 0, 3)], [(5, 8, 0, 4)]], ids=["unshared", "leak", "too much"])
+def test_a_tree_in_which_tokens_see_others_is_found(make_model, monkeypatch, broken):
+    wrong = [Rectangle(*sides) for sides in broken]
+    monkeypatch.setattr("agent_rl.learner.attention.rectangles", lambda lengths, stems: wrong)
+    with pytest.raises(ModelError, match="see other documents"):
+        check_packable(make_model("qwen3").eval())
 
 
 def test_the_model_is_an_ordinary_one_again_afterwards(make_model):

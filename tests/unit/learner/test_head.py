@@ -1,5 +1,6 @@
 """The chunked head against all logits at once in fp64: values, gradients and memory."""
 
+import weakref
 from collections import Counter
 from dataclasses import replace
 
@@ -158,6 +159,22 @@ def test_lower_precision_is_as_good_as_its_inputs(dtype, roundings, chunk):
         assert error < roundings * torch.finfo(dtype).eps
 
 
+def test_sums_over_chunks_are_not_rounded_to_bf16(monkeypatch):
+    """The same token 600 times: in bf16 a sum no longer grows once it is 256 times as large as what is added."""
+    monkeypatch.setattr(module, "LOGITS_PER_CHUNK", V)
+    hidden, head = make_inputs(torch.bfloat16)
+    targets, ones = torch.zeros(600, dtype=torch.long), torch.ones(600)
+    tokens = TrainedTokens(targets, ones, ones, ones, ones, ones, targets)
+    repeated = hidden[:1].detach().expand(600, E)
+    one, many = (
+        torch.autograd.grad(head_loss(head, repeated[:k], tokens.part(slice(k)), Likelihood()).loss, [head.weight_VE])[
+            0
+        ]
+        for k in (1, 600)
+    )
+    torch.testing.assert_close(many.float(), 600 * one.float(), rtol=0.02, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["ppo_clip", "all"])
 def test_no_tensor_holds_a_quarter_of_all_logits(name, monkeypatch):
     monkeypatch.setattr(module, "LOGITS_PER_CHUNK", 7 * V)
@@ -168,3 +185,23 @@ def test_no_tensor_holds_a_quarter_of_all_logits(name, monkeypatch):
         head_loss(head, hidden, tokens, OBJECTIVES[name]).loss.backward()
     assert 7 * V in seen.sizes
     assert max(seen.sizes) < K * V / 4
+
+
+def test_one_chunk_of_logits_lives_at_a_time(monkeypatch):
+    monkeypatch.setattr(module, "LOGITS_PER_CHUNK", 10 * V)
+    monkeypatch.setattr(module, "LOGITS_PER_BLOCK", V)
+    hidden, head = make_inputs(bias=False)
+    tokens = make_tokens(hidden, head)
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    logits, most = Head.logits, 0
+
+    def recorded(head: Head, hidden: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        result = logits(head, hidden)
+        alive.add(result)
+        most = max(most, len(alive))
+        return result
+
+    monkeypatch.setattr(Head, "logits", recorded)
+    head_loss(head, hidden, tokens, OBJECTIVES["all"])
+    assert most == 1

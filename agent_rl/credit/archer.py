@@ -1,0 +1,20 @@
+"""Credit by an utterance-level critic: one advantage per turn, which a baseline may spread over its tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent_rl.credit.episodes import Episodes
+from agent_rl.credit.estimator import Float64s
+
+
+def archer(
+    episodes: Episodes, advantages_D: Float64s, baseline_M: Float64s, *, bc_weight: float = 0.0, bc_at: float = 1.0
+) -> Float64s:
+    """A_t = Q(o_k, a_k) - V(o_k) for the tokens t of turn k, minus the baseline's b(o_k, a_k up to t) if there is one.
+
+    ArCHer (arXiv:2402.19446), sections 3.3 and 3.4. `bc_weight` is added to all tokens of episodes whose reward
+    reaches `bc_at`: with the loss `reinforce` that is a term of supervised learning on successes.
+    """
+    bonus_E = np.where(episodes.rewards_E >= bc_at, bc_weight, 0.0)
+    return np.repeat(advantages_D + bonus_E[episodes.episode_D], episodes.tokens_D) - baseline_M

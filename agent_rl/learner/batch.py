@@ -58,53 +58,72 @@ def pack(
     """
     if not rows:
         return []
-    bounds = np.cumsum([0, *(len(row.weights_T) for row in rows)])
-    trained_T = np.concatenate([row.weights_T for row in rows]) != 0  # of all rows: a call per row would cost more
-    if trained_T[bounds[:-1][np.diff(bounds) > 0]].any():
-        raise ValueError("the first token of a row cannot be trained: set its weight to 0")
-    indices_K = np.flatnonzero(trained_T)
-    seen = np.searchsorted(indices_K, bounds)
-    counts = np.diff(seen)
+    spans, counts = _trained_spans(rows)
     # All before the last trained token: nothing else is needed to predict it.
-    lengths = np.where(counts > 0, indices_K[seen[1:] - 1] - bounds[:-1], 0).tolist() if indices_K.size else counts
-    inputs = [row.token_ids_T[:length] for row, length in zip(rows, lengths, strict=True)]
-    parts = plan(inputs, token_budget, counts.tolist() if bound_trained else None, min_shared)
-    return [_lay_out([rows[i] for i in part.rows], [inputs[i] for i in part.rows], part) for part in parts]
+    inputs = [row.token_ids_T[: max(span.stop - 1, 0)] for row, span in zip(rows, spans, strict=True)]
+    return [
+        _lay_out([rows[i] for i in part.rows], [spans[i] for i in part.rows], part)
+        for part in plan(inputs, token_budget, counts.tolist() if bound_trained else None, min_shared)
+    ]
 
 
-def _lay_out(rows: Sequence[TrainingRow], inputs: Sequence[IntArray], part: Part) -> PackedBatch:
-    lengths_D = np.array([len(ids) for ids in inputs], np.int32)
+def _trained_spans(rows: Sequence[TrainingRow]) -> tuple[list[slice], NDArray[np.intp]]:
+    """For each row, where its trained tokens are (from the first to behind the last), and how many."""
+    bounds = np.cumsum([0, *(len(row.weights_T) for row in rows)])
+    trained = np.concatenate([row.weights_T for row in rows]) != 0  # at once: a call for each row costs more
+    if trained[bounds[:-1][np.diff(bounds) > 0]].any():
+        raise ValueError("the first token of a row cannot be trained: set its weight to 0")
+    indices = np.flatnonzero(trained)
+    seen = np.searchsorted(indices, bounds)
+    firsts, lasts = (np.append(indices, 0)[at] - bounds[:-1] for at in (seen[:-1], seen[1:] - 1))
+    counts = np.diff(seen)
+    spans = [
+        slice(first, last + 1) if count else slice(0, 0)
+        for first, last, count in zip(firsts.tolist(), lasts.tolist(), counts.tolist(), strict=True)
+    ]
+    return spans, counts
+
+
+def _lay_out(rows: Sequence[TrainingRow], spans: Sequence[slice], part: Part) -> PackedBatch:
+    lengths_D = np.array([span.stop - 1 for span in spans], np.int32)
     begins_D = np.minimum(np.array(part.shared, np.int32), lengths_D)
     new_D = lengths_D - begins_D
     starts_D = branch_starts(new_D)
     owners_D = _owners(begins_D.tolist(), lengths_D.tolist())
     stems_D = np.where(owners_D < 0, -1, starts_D[owners_D] + begins_D - 1 - begins_D[owners_D]).astype(np.int32)
-    weights_T = np.concatenate([row.weights_T for row in rows])
-    indices_K = np.flatnonzero(weights_T != 0)
-    bounds = np.cumsum([0, *(len(row.weights_T) for row in rows)])
-    documents_K = np.repeat(np.arange(len(rows), dtype=np.int32), np.diff(np.searchsorted(indices_K, bounds)))
-    before_K = (indices_K - bounds[documents_K] - 1).astype(np.int32)
-    positions_N = np.arange(new_D.sum(), dtype=np.int32) + np.repeat(begins_D - starts_D, new_D)
+    spanned = list(zip(rows, spans, strict=True))
+    weights = np.concatenate([row.weights_T[span] for row, span in spanned])
+    indices_K = np.flatnonzero(weights != 0)
+    bounds = np.cumsum([0, *(span.stop - span.start for span in spans)])
+    counts_D = np.diff(np.searchsorted(indices_K, bounds))
+    before_D = np.array([span.start - 1 for span in spans]) - bounds[:-1]
+    sources_K = _flat_positions(indices_K + np.repeat(before_D, counts_D), counts_D, begins_D, starts_D, owners_D)
+    documents_K = np.repeat(np.arange(len(rows), dtype=np.int32), counts_D)
+    own = zip(rows, begins_D.tolist(), lengths_D.tolist(), strict=True)
     return PackedBatch(
-        token_ids_N=np.concatenate([ids[begin:] for ids, begin in zip(inputs, begins_D.tolist(), strict=True)]),
-        position_ids_N=positions_N,
+        token_ids_N=np.concatenate([row.token_ids_T[begin:length] for row, begin, length in own]),
+        position_ids_N=np.arange(new_D.sum(), dtype=np.int32) + np.repeat(begins_D - starts_D, new_D),
         lengths_B=new_D[new_D > 0],
         stems_B=stems_D[new_D > 0],
-        sources_K=_flat_positions(before_K, documents_K, begins_D, starts_D, owners_D),
-        targets_K=np.concatenate([row.token_ids_T for row in rows])[indices_K],
-        weights_K=weights_T[indices_K],
-        advantages_K=np.concatenate([row.advantages_T for row in rows])[indices_K],
-        rollout_logprobs_K=np.concatenate([row.rollout_logprobs_T for row in rows])[indices_K],
-        weight_versions_K=np.concatenate([row.weight_versions_T for row in rows])[indices_K],
-        returns_K=np.concatenate([_or_zeros(row.returns_T, row) for row in rows])[indices_K].astype(np.float32),
+        sources_K=sources_K.astype(np.int32),
+        targets_K=np.concatenate([row.token_ids_T[span] for row, span in spanned])[indices_K],
+        weights_K=weights[indices_K],
+        advantages_K=np.concatenate([row.advantages_T[span] for row, span in spanned])[indices_K],
+        rollout_logprobs_K=np.concatenate([row.rollout_logprobs_T[span] for row, span in spanned])[indices_K],
+        weight_versions_K=np.concatenate([row.weight_versions_T[span] for row, span in spanned])[indices_K],
+        returns_K=np.concatenate([_or_zeros(row.returns_T, span) for row, span in spanned])[indices_K].astype(
+            np.float32
+        ),
         documents_K=documents_K,
-        turns_K=_count_turns(documents_K, np.concatenate([_or_zeros(row.turns_T, row) for row in rows])[indices_K]),
+        turns_K=_count_turns(
+            documents_K, np.concatenate([_or_zeros(row.turns_T, span) for row, span in spanned])[indices_K]
+        ),
         rows_D=np.array(part.rows, np.int32),
     )
 
 
-def _or_zeros(values_T: NDArray[Any] | None, row: TrainingRow) -> NDArray[Any]:
-    return np.zeros(len(row.token_ids_T), np.int32) if values_T is None else values_T
+def _or_zeros(values_T: NDArray[Any] | None, span: slice) -> NDArray[Any]:
+    return np.zeros(span.stop - span.start, np.int32) if values_T is None else values_T[span]
 
 
 def _count_turns(documents_K: IntArray, turns_K: IntArray) -> IntArray:
@@ -127,15 +146,22 @@ def _owners(begins: Sequence[int], lengths: Sequence[int]) -> IntArray:
 
 
 def _flat_positions(
-    positions_K: IntArray, documents_K: IntArray, begins_D: IntArray, starts_D: IntArray, owners_D: IntArray
-) -> IntArray:
+    positions_K: NDArray[np.intp],
+    counts_D: NDArray[np.intp],
+    begins_D: IntArray,
+    starts_D: IntArray,
+    owners_D: IntArray,
+) -> NDArray[np.intp]:
     """Where the token at each position of a row stands in the batch: among its own, or those of a row it goes on."""
-    rows_K = documents_K.copy()
-    shared = np.flatnonzero(positions_K < begins_D[rows_K])
+    flat_K = positions_K + np.repeat(starts_D - begins_D, counts_D)
+    shared = np.flatnonzero(positions_K < np.repeat(begins_D, counts_D))
+    rows = np.repeat(np.arange(len(begins_D)), counts_D)[shared]
     while shared.size:
-        rows_K[shared] = owners_D[rows_K[shared]]
-        shared = shared[positions_K[shared] < begins_D[rows_K[shared]]]
-    return (starts_D[rows_K] + positions_K - begins_D[rows_K]).astype(np.int32)
+        rows = owners_D[rows]
+        flat_K[shared] = positions_K[shared] + starts_D[rows] - begins_D[rows]
+        higher = positions_K[shared] < begins_D[rows]
+        shared, rows = shared[higher], rows[higher]
+    return flat_K
 
 
 def deal(

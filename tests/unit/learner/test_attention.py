@@ -67,6 +67,7 @@ def test_buckets_cover_the_batch_with_little_padding():
     assert make_branches(np.array([50, 50, 7, 7]), CPU).order_N is None  # nothing to put back in order
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_a_forest_is_the_dense_mask_on_cpu_and_in_flex_attention():
     """A trunk of 300 tokens, branches off it and off each other, another tree: values, and gradients on the CPU."""
     torch.manual_seed(0)

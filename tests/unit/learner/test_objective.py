@@ -185,3 +185,15 @@ def test_a_bad_but_plausible_token_is_not_pushed_out():
     free, held = descend(0.0), descend(1.0)
     assert free[2] < 0.1 * start.softmax(0)[2] < 0.2 * held[2]
     assert held[3] < start.softmax(0)[3]
+
+
+def test_no_gradient_flows_through_interpolated_log_probs():
+    logprobs = torch.zeros(3, requires_grad=True)
+    assert not interpolated(logprobs, torch.ones(3), torch.ones(3)).requires_grad
+
+
+def test_the_gradient_of_rl_plus_is_its_ratio_times_the_surprise():
+    p, old = torch.tensor([0.1, 0.9]).double(), torch.tensor([0.2, 0.8]).double()
+    logprobs = p.log().requires_grad_()
+    IMITATION_LOSSES["rl_plus"](logprobs, old_logprobs=old.log(), gamma=0.5).sum().backward()
+    torch.testing.assert_close(logprobs.grad, -((1 - p) ** 0.5) * 2 * p / (old + (old + 1) / 2))

@@ -126,6 +126,11 @@ class LeadingLearner(Learner):
         with self._ranks.together("values", rows):
             return super().values(rows)
 
+    def logprobs(self, rows: Sequence[TrainingRow]) -> list[FloatArray]:
+        """See `Learner.logprobs`: every rank computes all of them."""
+        with self._ranks.together("logprobs", rows):
+            return super().logprobs(rows)
+
     def supervised_step(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
         """See `Learner.supervised_step`."""
         with self._ranks.together("supervised_step", rows):

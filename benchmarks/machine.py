@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -23,15 +24,24 @@ def gemm_rate(size: int = 1536) -> float:
 def peak_bytes(run: Callable[[], object]) -> int:
     """The most that `run` has allocated at once, by the records of torch's CPU allocator: exact, unlike the RSS.
 
-    Runs it twice. What was there before does not count, nor that the second run may free it.
+    What was there before does not count, nor that `run` may free it.
     """
-    run()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run()
-    kineto = recorded.profiler.kineto_results  # pyright: ignore[reportOptionalMemberAccess]  # it has run
-    changes = sorted((event.start_ns(), event.nbytes()) for event in kineto.events() if event.name() == "[memory]")
+    left = list(recorded.profiler.kineto_results.experimental_event_tree())  # pyright: ignore[reportOptionalMemberAccess]  # it has run
+    changes: list[tuple[int, int, int]] = []
+    while left:
+        event = left.pop()
+        left += event.children
+        if event.typed[0] == _EventType.Allocation:
+            changes.append((event.start_time_ns, event.typed[1].ptr, event.typed[1].alloc_size))
+    blocks: dict[int, int] = {}
     held = peak = 0
-    for _, nbytes in changes:
-        held += nbytes
+    for _, address, size in sorted(changes):
+        if size > 0:
+            blocks[address] = size
+            held += size
+        else:
+            held -= blocks.pop(address, 0)
         peak = max(peak, held)
     return peak

@@ -1,7 +1,7 @@
 """The weights receiver: runs beside an inference server, and keeps the weights that it loads up to date.
 
     PUT    /weights?name=NAME&nbytes=SIZE     all weights, as a safetensors file
-    PATCH  /weights?base=NAME&name=NAME       what changed since those called `base`; 409 when these are not here
+    PATCH  /weights?name=NAME                 what changed since the last ones; 409 when these are not here
 
 Both answer with the `folder` to load the weights from. Requests are served one after another.
 """
@@ -90,8 +90,7 @@ def weights_app(weights: WeightsFolder) -> Starlette:
         return JSONResponse({"folder": str(weights.folder)})
 
     async def patch(request: Request) -> Response:
-        names = request.query_params
-        delta = Delta(names["base"], names["name"], await request.body())
+        delta = Delta(request.query_params["name"], await request.body())
         async with lock:
             try:
                 await anyio.to_thread.run_sync(weights.patch, delta)

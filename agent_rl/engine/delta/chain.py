@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Turns the weights called `base` into those called `name`, which is a hash of `base` and `data`.
+    """Turns certain weights into those called `name`, which is a hash of the name of the former and `data`.
 
-    Equal names are equal bits: whoever has `base` has what the sender had, and the hash shows that nothing was lost.
-    `data` is a safetensors file with a code (see `coding`) for each tensor that changed.
+    Equal names are equal bits: only with the weights that the sender started from, and data that arrived whole, does
+    the hash come out as `name`. `data` is a safetensors file with a code (see `coding`) for each tensor that changed.
     """
 
-    base: str
     name: str
     data: bytes
 

@@ -35,7 +35,7 @@ class Encoder:
             return None
         codes = {name: encode(_bits(old[name]), _bits(tensor)) for name, tensor in new.items()}
         data = save({name: np.frombuffer(code, np.uint8) for name, code in codes.items() if code is not None})
-        delta = Delta(self.name, name_after(self.name, data), data)
+        delta = Delta(name_after(self.name, data), data)
         self.name = delta.name
         return delta
 

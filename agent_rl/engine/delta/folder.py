@@ -35,13 +35,9 @@ class WeightsFolder:
 
     def patch(self, delta: Delta) -> None:
         """Blocking. Raises `OtherWeights` when the delta starts from others, was damaged, or does not fit."""
-        base, self.name = self.name, None
-        if base is None or base != delta.base:
-            self.name = base
-            raise OtherWeights(f"here are {base}, not {delta.base}")
-        if name_after(base, delta.data) != delta.name:
-            self.name = base
-            raise OtherWeights("the delta was damaged on its way")
+        if self.name is None or name_after(self.name, delta.data) != delta.name:
+            raise OtherWeights(f"the delta does not start from {self.name}, or was damaged")
+        self.name = None
         try:
             tensors = _open(self.folder / FILE)
             for name, code in load(delta.data).items():

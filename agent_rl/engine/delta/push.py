@@ -49,8 +49,7 @@ class Pusher:
         """The folder in which the server at `receiver` finds the weights now. Raises `ProviderFailure`."""
         delta = self._delta
         if delta is not None:
-            names = {"base": delta.base, "name": delta.name}
-            answer = await self._send(receiver, "PATCH", names, delta.data)
+            answer = await self._send(receiver, "PATCH", {"name": delta.name}, delta.data)
             if answer.status_code != OTHER_WEIGHTS:
                 return _folder(receiver, answer)
         file = await self._full_file()

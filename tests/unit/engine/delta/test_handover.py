@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -164,7 +164,7 @@ def test_deltas_out_of_order_damaged_or_of_another_run_are_refused_and_harm_noth
         assert each.advance(make_weights()) is None
     folder = folder_with(encoder, tmp_path)
     first, second = encoder.advance(changed(make_weights(), 1)), encoder.advance(changed(make_weights(), 2))
-    damaged = type(first)(first.base, first.name, first.data[:-1] + bytes([first.data[-1] ^ 1]))
+    damaged = type(first)(first.name, first.data[:-1] + bytes([first.data[-1] ^ 1]))
     for wrong in (second, damaged, other.advance(changed(make_weights(), 1))):
         with pytest.raises(OtherWeights):
             folder.patch(wrong)
@@ -184,6 +184,16 @@ def test_a_file_that_vanished_is_not_taken_for_weights(tmp_path):
     with pytest.raises(OtherWeights, match="does not fit"):
         folder.patch(encoder.advance(changed(make_weights(), 1)))
     assert folder.name is None
+
+
+def test_live_weights_may_change_in_place():
+    weights, encoder = make_weights(), Encoder()
+    encoder.advance(weights)
+    weights["a"][5, 5] = 7.0
+    delta = encoder.advance(weights)
+    assert list(load(delta.data)) == ["a"]
+    weights["a"][5, 5] = 8.0
+    assert encoder.weights["a"][5, 5] == 7.0
 
 
 def test_other_tensors_have_no_delta():
@@ -239,7 +249,7 @@ async def test_the_command_serves_until_it_is_stopped(tmp_path):
         said = (await process.stderr.receive()).decode()
         url = next(word for word in said.split() if word.startswith("http://"))
         async with httpx.AsyncClient() as http:
-            answer = await http.patch(f"{url}/weights", params={"base": "a", "name": "b"}, content=b"")
+            answer = await http.patch(f"{url}/weights", params={"name": "b"}, content=b"")
         assert answer.status_code == 409
         process.terminate()
         await process.wait()

@@ -1,9 +1,10 @@
 """ArCHer against policy gradients of whole episodes: how many samples until a game of many turns is won?
 
-A grid without walls to walk on, and a reward with the last move only. A policy gradient of whole episodes praises or
-blames all moves alike; ArCHer's critic learns from every turn of the latest episodes what each move was worth. All
-methods begin with the same policy, which imitates an agent that moves at random, with the same actor and the same
-episodes per step. What is finished is not run again: more seeds or methods can be added to a folder with `--resume`.
+A corridor of rooms: in each, the colour of a sign says which of four doors leads on, which nobody knows at first; the
+only reward comes with the last room. A policy gradient of whole episodes praises or blames all moves alike; ArCHer's
+critic learns from every turn of the latest episodes what each move was worth. All methods begin with the same policy,
+which imitates an agent that moves at random, with the same actor and the same episodes per step.
+What is finished is not run again: more seeds or methods can be added to a folder with `--resume`.
 
     agent-rl train archer --run-dir runs/archer                                   # the table and the picture
     agent-rl train archer --run-dir runs/archer --resume --seeds 10               # five more seeds
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import numpy as np
 import torch
 from pydantic import Field
 from rich.console import Console
@@ -31,19 +33,67 @@ from agent_rl.evaluate.comparison import Curve, Samples, draw_curves, read_curve
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.utterance_critic import UtteranceCriticConfig
 from agent_rl.progress import training_progress
-from agent_rl.registry import environment_spec
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.starting_policy import START, Imitation, starting_policy
 from agent_rl.store.metrics import JSONL
 from agent_rl.store.run_folder import open_run
 from agent_rl.train import shuffled_epochs, train
 from agent_rl.train_config import TrainConfig
+from agent_rl.types import JSON, Message
 from agent_rl.warm_start import WarmStartConfig
+from agent_rl_envs.games.game import Game, GameConfig, Malformed, Outcome, Puzzle, move_of
 
 Method = Literal["archer", "rloo", "grpo"]
 LIMITS = RolloutLimits(max_turns=24, max_response_tokens=8, max_context_tokens=512)
-VOCABULARY = "north south west east".split()
+DOORS = {"red": "north", "blue": "south", "green": "west", "yellow": "east"}
 FREE = ("run_dir", "resume", "methods", "seeds", "picture", "target", "window")  # what may differ on resume
+
+
+class CorridorConfig(GameConfig):
+    """Options of the corridor."""
+
+    rooms: int = Field(default=5, ge=1, description="Rooms one after the other.")
+    moves: int = Field(default=12, ge=1, description="Moves that are allowed.")
+
+
+class Corridor(Game[CorridorConfig, int]):
+    """Every room has a sign, whose colour says which door leads on; nobody says how. The state is the room."""
+
+    id = "corridor"
+    config_type = CorridorConfig
+
+    @classmethod
+    def puzzle(cls, rng: np.random.Generator, config: CorridorConfig) -> Puzzle:
+        """Any colours."""
+        signs = [list(DOORS)[i] for i in rng.integers(len(DOORS), size=config.rooms)]
+        prompt = (
+            f"Walk through {config.rooms} rooms in {config.moves} moves. Reply with north, south, west or east.\n"
+            f"Room 1: {signs[0]}."
+        )
+        return Puzzle({"signs": signs}, prompt, config.moves)
+
+    def start(self, data: JSON, seed: int) -> int:
+        """The first room."""
+        self._signs: list[str] = data["signs"]
+        return 0
+
+    def play(self, text: str) -> Outcome[int]:
+        """Through the right door into the next room; a wrong one costs the move."""
+        move = move_of(text).strip(".!").lower()
+        if move not in DOORS.values():
+            raise Malformed("Reply with north, south, west or east.")
+        room = self.state + (move == DOORS[self._signs[self.state]])
+        if room == len(self._signs):
+            return Outcome(room, "You are out.", solved=True)
+        return Outcome(room, f"Room {room + 1}: {self._signs[room]}.")
+
+    def oracle_action(self) -> Message:
+        """The door that leads on."""
+        return Message("assistant", DOORS[self._signs[self.state]])
+
+    def random_action(self, rng: np.random.Generator) -> Message:
+        """Any door."""
+        return Message("assistant", list(DOORS.values())[int(rng.integers(len(DOORS)))])
 
 
 class Training(TrainConfig):
@@ -89,18 +139,16 @@ class Config(BaseConfig):
     archer: Archer = Field(default_factory=Archer, description="Options of archer.")
     rloo: Rloo = Field(default_factory=Rloo, description="Options of rloo.")
     grpo: Grpo = Field(default_factory=Grpo, description="Options of grpo.")
-    size: int = Field(default=5, ge=3, description="Rows and columns of the grid.")
-    spare: float = Field(default=1.5, ge=1, description="Moves that are allowed, in shortest paths.")
+    game: CorridorConfig = Field(default=CorridorConfig(), description="The corridor.")
     hidden_size: int = Field(default=32, ge=32, description="Width of the tiny policy.")
     warm_start: WarmStartConfig = Field(
         default=WarmStartConfig(
-            demonstrations=400,
+            demonstrations=200,
             batch_rows=12,
-            max_steps=450,
-            last_steps=100,
-            check_every=150,
-            check_episodes=64,
-            max_implausible=0.25,  # into the fence: that costs a turn, as RL will find out
+            max_steps=300,
+            last_steps=30,
+            check_every=60,
+            check_episodes=32,
             learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95)),
         ),
         description="Imitation of an agent that moves at random, from which all runs start.",
@@ -126,10 +174,11 @@ def main(config: Config) -> None:
 
 
 async def _run_all(config: Config, folder: Path, console: Console) -> dict[str, list[Curve]]:
-    options = {"size": config.size, "open_share": 1.0, "spare": config.spare, "view": "compass"}
-    environment = environment_spec("maze", options)
+    environment = EnvironmentSpec(Corridor, config.game)
     imitation = Imitation(environment, config.warm_start, LIMITS, 0)
-    await starting_policy(imitation, folder, console, hidden_size=config.hidden_size, vocabulary=VOCABULARY)
+    await starting_policy(
+        imitation, folder, console, hidden_size=config.hidden_size, vocabulary=(*DOORS, *DOORS.values())
+    )
     curves: dict[str, list[Curve]] = {name: [] for name in config.methods}
     for seed in range(config.seeds):  # all methods of one seed first: an interrupted comparison is a fair one
         for name in config.methods:

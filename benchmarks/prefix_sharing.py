@@ -10,6 +10,7 @@ operations is printed too. CPU time of one thread; the variants take turns; the 
 """
 
 import copy
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,7 +23,7 @@ from agent_rl.learner.forest import rectangles
 from agent_rl.learner.learner import Learner, LearnerConfig
 from agent_rl.types import TrainingRow
 
-PLAN_ROUNDS, TRL_ROUNDS, STEP_ROUNDS, BUDGET = 5, 1, 3, 8192
+PLAN_ROUNDS, TRL_ROUNDS, STEP_ROUNDS, BUDGET = 9, 1, 3, 8192
 CONFIG = Qwen3Config(
     vocab_size=4096,
     hidden_size=256,
@@ -85,6 +86,7 @@ def cpu_s(run: Callable[[], object]) -> float:
 
 def trl_planner(rows: Sequence[TrainingRow]) -> Callable[[], object] | None:
     """Fills one of TRL's rows of distinct tokens, and lays it out."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     try:
         from trl.experimental.async_grpo.packing import TreeRow
     except ImportError:
@@ -193,9 +195,7 @@ def step_line(name: str, rows: Sequence[TrainingRow], learner: Learner) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     plan_table()
-    import sys
-
-    step_table() if len(sys.argv) < 2 else None
+    step_table()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,13 @@
   const NAMED_BY_CONTENT = new Set(("button cell columnheader heading link menuitem menuitemcheckbox menuitemradio " +
     "option radio rowheader switch tab tooltip treeitem checkbox").split(" "));
   const SHAPES = new Set(["circle", "ellipse", "line", "path", "polygon", "polyline", "rect"]);
+  const COLOURS = {
+    "rgb(0,0,0)": "black", "rgb(0,0,255)": "blue", "rgb(165,42,42)": "brown", "rgb(0,255,255)": "cyan",
+    "rgb(128,128,128)": "grey", "rgb(0,128,0)": "green", "rgb(0,255,0)": "lime", "rgb(255,0,255)": "magenta",
+    "rgb(0,0,128)": "navy", "rgb(128,128,0)": "olive", "rgb(255,165,0)": "orange", "rgb(255,192,203)": "pink",
+    "rgb(128,0,128)": "purple", "rgb(255,0,0)": "red", "rgb(0,128,128)": "teal", "rgb(255,255,255)": "white",
+    "rgb(255,255,0)": "yellow",
+  };
   const SKIPPED = new Set(["script", "style", "noscript", "template", "head", "title", "defs", "clippath"]);
   const listening = new WeakSet();
   const ids = new WeakMap();
@@ -71,6 +78,7 @@
     if (element.onclick || element.onmousedown || element.ondblclick || listening.has(element)) return true;
     if (element.hasAttribute("tabindex") && element.tabIndex >= 0) return true;
     if (element.draggable && tag !== "img") return true;
+    if (role === "listitem" && element.parentElement && listening.has(element.parentElement)) return true;
     return pointed(element) && !(element.parentElement && pointed(element.parentElement));
   }
 
@@ -121,13 +129,17 @@
     return copy.textContent;
   }
 
+  const colourName = (rgb) => COLOURS[rgb.replaceAll(" ", "")] ?? rgb;
+
+  // What an element without any text looks like: its colour, or the classes that style it.
   function looksOf(element) {
     if (element.ownerSVGElement) {
       const { fill, stroke } = getComputedStyle(element);
-      return fill !== "none" ? fill : stroke;
+      return colourName(fill !== "none" ? fill : stroke);
     }
     const colour = getComputedStyle(element).backgroundColor;
-    return colour === "rgba(0, 0, 0, 0)" ? "" : colour;
+    if (colour !== "rgba(0, 0, 0, 0)") return colourName(colour);
+    return element.className ? `.${squeeze(element.className).replaceAll(" ", ".")}` : "";
   }
 
   function valueOf(element) {

@@ -34,6 +34,7 @@ _FLAGS = (
     "--disable-domain-reliability",
     "--disable-gpu",
     "--disable-quic",
+    "--disable-smooth-scrolling",
     "--disable-sync",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",

@@ -97,7 +97,7 @@ def parse_ref(ref: str) -> tuple[int, int]:
 
 def render(view: PageView, kind: Observation, *, viewport_only: bool, max_chars: int) -> str:
     """The page as text. What does not fit is left out from the end on, and a last line says how much that is."""
-    nodes = _joined([node for node in view.nodes if not viewport_only or node.role == "option" or view.sees(node)])
+    nodes = _joined([node for node in view.nodes if not viewport_only or view.sees(node)])
     if kind == "tree":
         lines = [_tree_line(node) for node in nodes]
     elif kind == "elements":

@@ -115,9 +115,8 @@ def _click_color(instruction: str, view: PageView) -> Message:
 
 @_solves("ascending-numbers")
 def _ascending_numbers(instruction: str, view: PageView) -> Message:
-    numbers = [node for node in view.elements() if node.name.isdecimal()]
-    left = [node for node in numbers if node.role == "clickable"]
-    return _click(min(left, key=lambda node: int(node.name), default=None))
+    """After the first click there are squares instead of numbers, in their order."""
+    return _click(view.find("clickable", "1") or next(view.elements("rect"), None))
 
 
 @_solves("navigate-tree")

@@ -28,7 +28,7 @@ from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, random_a
 from agent_rl.starting_policy import Imitation, starting_policy
 from agent_rl.store.run_folder import open_run
 from agent_rl.store.tasks import read_tasks
-from agent_rl.train import TrainConfig, shuffled_epochs, train
+from agent_rl.train import TaskSampler, TrainConfig, shuffled_epochs, train
 from agent_rl.types import SamplingParams, Task
 from agent_rl.warm_start import WarmStartConfig
 
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 OpenProgram: TypeAlias = "Callable[[], AbstractAsyncContextManager[Program]]"
 """Opens the agent program that acts in the episodes of training, in place of the policy's own agent."""
+
+Curriculum: TypeAlias = Callable[[TaskSampler], TaskSampler]
+"""Makes another order, or other versions, of the tasks of training."""
 
 _FREE = ("run_dir", "resume", "steps")  # what may differ when a run is resumed
 
@@ -89,17 +92,18 @@ def run(
     demonstrated: EnvironmentSpec | None = None,
     vocabulary: Sequence[str] = (),
     program: OpenProgram | None = None,
+    curriculum: Curriculum | None = None,
 ) -> dict[str, Any]:
     """Run the recipe called `name` and return its report (`report.json`).
 
     Without a checkpoint in `config.model`, a tiny policy first imitates the random agent of `demonstrated` (by default
     the environment itself); `vocabulary` are words that its tokenizer keeps whole. With `program`, an agent program
-    acts in training. Raises `UserError` for what cannot be run.
+    acts in training. `curriculum` changes which task comes when. Raises `UserError` for what cannot be run.
     """
     folder = open_run(config, name, config.run_dir, resume=config.resume, free=_FREE)
     torch.set_num_threads(config.threads)
     imitation = Imitation(demonstrated or environment, config.warm_start, config.limits, config.seed)
-    return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program).go)
+    return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program, curriculum).go)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class _Run:
     imitation: Imitation
     vocabulary: Sequence[str]
     program: OpenProgram | None
+    curriculum: Curriculum | None
     console: Console = field(default_factory=Console)
 
     async def go(self) -> dict[str, Any]:
@@ -159,6 +164,9 @@ class _Run:
             tasks = read_tasks(config.task_file)
         else:
             tasks = self.environment.tasks("train", config.steps * config.groups_per_batch, config.seed)
+        task_at = shuffled_epochs(tasks, config.seed)
+        if self.curriculum is not None:
+            task_at = self.curriculum(task_at)
         async with self._programs() as program:
             with training_progress(self.console, config.steps, "reinforcing") as on_step:
                 progress = await train(
@@ -167,7 +175,7 @@ class _Run:
                     model=model,
                     tokenizer=tokenizer,
                     environment=self.environment,
-                    task_at=shuffled_epochs(tasks, config.seed),
+                    task_at=task_at,
                     resume=config.resume,
                     on_step=on_step,
                     transform_group=shuffle_rewards if config.control == "shuffled_rewards" else lambda group: group,

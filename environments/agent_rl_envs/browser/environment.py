@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from agent_rl.config import Config
-from agent_rl.errors import not_found
+from agent_rl.errors import did_you_mean, not_found
 from agent_rl.grading import grade
 from agent_rl.rewards import Weights, check_weights, weighted
 from agent_rl.tool import Tool, ToolEnvironment, run_tool_calls, share
@@ -26,15 +26,16 @@ from agent_rl_envs.browser.webarena.source import WebArenaConfig, WebArenaSource
 from agent_rl_tools.browser import AllowList, BrowserConfig, BrowserTools, SharedBrowser, ViewConfig, open_browser
 
 SourceName = Literal["miniwob", "webarena"]
-Action = Literal[
-    "navigate", "snapshot", "click", "click_at", "hover", "drag", "type", "select", "press", "scroll", "back", "tab",
-    "stop",
-]  # fmt: skip
+ACTIONS = tuple(tool.name.removeprefix("browser_") for tool in BrowserTools.offered())
 TERMS = ("success", "score", "invalid_actions", "actions")
 _SOURCES: dict[SourceName, Callable[[BrowserEnvConfig], TaskSource]] = {
     "miniwob": lambda config: MiniwobSource(config.miniwob),
     "webarena": lambda config: WebArenaSource(config.webarena),
 }
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 class BrowserEnvConfig(Config):
@@ -43,8 +44,9 @@ class BrowserEnvConfig(Config):
     source: SourceName = Field(default="miniwob", description=f"Where tasks come from: {', '.join(_SOURCES)}.")
     miniwob: MiniwobConfig = Field(default=MiniwobConfig(), description="Options of the MiniWoB++ pages.")
     webarena: WebArenaConfig = Field(default=WebArenaConfig(), description="Options of rows in WebArena's format.")
-    actions: tuple[Action, ...] = Field(
-        default=get_args(Action), min_length=1, description="The tools that are offered, without `browser_`."
+    actions: str = Field(
+        default="",
+        description=f"The tools that are offered, separated by commas; empty: all of {', '.join(ACTIONS)}.",
     )
     view: ViewConfig = Field(default=ViewConfig(), description="What the model sees of a page.")
     browser: BrowserConfig = Field(default=BrowserConfig(), description="How the browser is started.")
@@ -59,6 +61,14 @@ class BrowserEnvConfig(Config):
         default=1.0, ge=0, le=1, description="Share of the random agent's actions that are random, not the oracle's."
     )
     weights: Weights = Field(default={"success": 1.0}, description=f"Weight of each reward term: {', '.join(TERMS)}.")
+
+    @field_validator("actions")
+    @classmethod
+    def _actions_exist(cls, actions: str) -> str:
+        for name in _names(actions):
+            if name not in ACTIONS:
+                raise ValueError(f"there is no action {name!r}.{did_you_mean(name, ACTIONS)}")
+        return actions
 
     @field_validator("weights")
     @classmethod
@@ -80,6 +90,7 @@ class BrowserEnvironment(ToolEnvironment):
 
     def __init__(self, config: BrowserEnvConfig = _DEFAULTS) -> None:
         self._config = config
+        self._actions_offered = frozenset(_names(config.actions) or ACTIONS)
         self._assignment: Assignment | None = None
         self._browser: BrowserTools | None = None
         self._instruction = ""
@@ -97,7 +108,7 @@ class BrowserEnvironment(ToolEnvironment):
     @property
     def tools(self) -> Sequence[Tool]:
         """Those of the browser's tools that are offered."""
-        offered = {f"browser_{action}" for action in self._config.actions}
+        offered = {f"browser_{action}" for action in self._actions_offered}
         return tuple([tool for tool in super().tools if tool.name in offered])
 
     async def reset(self, task: Task, seed: int) -> Sequence[Message]:
@@ -216,7 +227,7 @@ class BrowserEnvironment(ToolEnvironment):
         return True
 
     def _system_prompt(self) -> str:
-        ending = "call browser_stop, with the answer if one was asked for" if "stop" in self._config.actions else ""
+        ending = "call browser_stop, with the answer if one was asked for" if "stop" in self._actions_offered else ""
         ending = ending or "reply without a tool call: with the answer if one was asked for"
         return f"You use a web browser. Do what the user asks with the tools. When it is done, {ending}."
 

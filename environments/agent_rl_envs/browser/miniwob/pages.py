@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import importlib.util
+import re
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -30,6 +31,13 @@ def html_folder() -> Path:
 def page_names() -> tuple[str, ...]:
     """All pages."""
     return tuple(sorted(path.stem for path in (html_folder() / "miniwob").glob("*.html")))
+
+
+def typed_names() -> list[str]:
+    """The names that `enter-text` asks for."""
+    words = (html_folder() / "common" / "ui_utils.js").read_text(encoding="utf-8")
+    found = re.search(r"FIFTY_NAMES = \[(.*?)\]", words)
+    return re.findall(r"'(\w+)'", found[1]) if found else []
 
 
 async def site() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from agent_rl.config import Config
-from agent_rl.errors import EnvironmentFailure, ToolError, UserError, not_found
+from agent_rl.errors import EnvironmentFailure, ToolError, not_found
 from agent_rl.seeding import stream
 from agent_rl.types import Message, Task
 from agent_rl_envs.browser.miniwob.pages import page_names, site
@@ -38,10 +38,11 @@ _OUTCOME = """(seed) => globalThis.agentRlEpisode !== seed ? null
 class MiniwobConfig(Config):
     """Options of the MiniWoB++ tasks."""
 
-    pages: tuple[str, ...] = Field(
-        default=(), description="Names of pages, such as click-checkboxes; none: those that the oracle can solve."
+    pages: str = Field(
+        default="",
+        description="Names of pages such as click-checkboxes, separated by commas, or all; empty: those that the "
+        "oracle can solve.",
     )
-    all_pages: bool = Field(default=False, description="Use all pages instead of `pages`.")
 
 
 class MiniwobSource(TaskSource):
@@ -69,14 +70,13 @@ class MiniwobSource(TaskSource):
 
     def _pages(self) -> Sequence[str]:
         known = page_names()
-        if self._config.all_pages:
-            if self._config.pages:
-                raise UserError("Options miniwob.pages and miniwob.all_pages exclude each other: leave one out.")
+        if self._config.pages == "all":
             return known
-        for page in self._config.pages:
+        named = [name.strip() for name in self._config.pages.split(",") if name.strip()]
+        for page in named:
             if page not in known:
                 raise not_found("MiniWoB++ page", page, known)
-        return self._config.pages or tuple(SOLVERS)
+        return named or tuple(SOLVERS)
 
 
 class MiniwobTask(Assignment):

@@ -48,7 +48,7 @@ class ViewConfig(Config):
 
     observation: Observation = Field(
         default="tree",
-        description="tree: the accessibility tree; elements: a line for each text and what can be acted on; text: no ids.",
+        description="tree: the accessibility tree; elements: a line for each text and thing to act on; text: no ids.",
     )
     viewport_only: bool = Field(default=True, description="Show what is inside the viewport; else the whole page.")
     max_chars: int = Field(default=12_000, ge=100, description="Characters of one observation.")

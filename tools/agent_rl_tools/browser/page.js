@@ -239,7 +239,7 @@
     };
     if (document.body) visit(document.body, 0, false);
     const { scrollY, innerHeight, innerWidth } = globalThis;
-    const height = document.documentElement.scrollHeight;
+    const height = document.documentElement?.scrollHeight ?? 0;
     return { url: location.href, title: document.title, rows, scroll: [scrollY, innerHeight, innerWidth, height] };
   }
 

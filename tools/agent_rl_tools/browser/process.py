@@ -26,6 +26,7 @@ from agent_rl_tools.browser.tabs import Tabs
 from agent_rl_tools.browser.tools import BrowserTools
 
 _CLOSE_TIMEOUT_S = 10.0
+_ANSWERS_WITHIN_S = 2.0  # a blank page that is alive
 _EXECUTABLES = ("chromium-headless-shell", "chromium", "google-chrome")  # the first one is twice as fast to open pages
 # No name is resolved, nothing is sent by UDP, and what Chromium would like to tell its makers is not told.
 _FLAGS = (
@@ -117,8 +118,8 @@ class SharedBrowser:
         """The tools of one episode, which begins at `url`.
 
         `allowed_hosts` are entries of an `AllowList`; by default the host and port of `url` alone. Raises
-        `SandboxFailure` when no place becomes free in time or the browser dies, `UserError` when the page does not
-        load.
+        `SandboxFailure` when no place becomes free in time or the browser dies, `EnvironmentFailure` when the page
+        does not load.
         """
         policy = AllowList.site_of(url) if allowed_hosts is None else AllowList.of(allowed_hosts)
         if not policy.allows_url(url):
@@ -146,13 +147,16 @@ class SharedBrowser:
         async with AsyncExitStack() as stack:
             await self._take_place()
             stack.callback(self._places.release)
-            room = None if page.storage_state else self._spare()
+            room = None if page.storage_state else await self._spare()
             if room is None:
                 room = await self._room(page.storage_state)
             stack.push_async_callback(room.held.aclose)
             self._prepare_spares()
             room.proxy.policy = policy
-            await prepare_pages(room.context, page)
+            try:
+                await prepare_pages(room.context, page)
+            except Error as error:
+                raise SandboxFailure(f"The browser gave no page: {error}", kind="died") from error
             return Tabs(room.context, room.proxy, self.config, page, stack.pop_all())
 
     async def _take_place(self) -> None:
@@ -165,11 +169,12 @@ class SharedBrowser:
             kind="timeout",
         )
 
-    def _spare(self) -> _Room | None:
-        """One that was made ready before, unless its browser has died since."""
+    async def _spare(self) -> _Room | None:
+        """One that was made ready before, unless it has died since."""
         while self._spares:
             room = self._spares.popleft()
-            if room.context.browser is not None and room.context.browser.is_connected() and room.context.pages:
+            with suppress(Error, IndexError), anyio.move_on_after(_ANSWERS_WITHIN_S):
+                await room.context.pages[0].evaluate("0")
                 return room
             self._tasks.start_soon(room.held.aclose)
         return None

@@ -17,6 +17,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketStream, TaskGroup
 from agent_rl.errors import UserError
 from agent_rl_tools.browser.policy import AllowList, address
 
+ANSWERED = "x-agent-rl-proxy"  # the header of what no server has said
 _CONNECT_TIMEOUT_S = 10.0
 _CHUNK = 65536
 _NOTED = 100  # refusals that are remembered
@@ -142,7 +143,12 @@ class _Connection:
         """Our own answer, after which the connection is closed."""
         said = {400: "This is a proxy.", 403: "This address may not be reached", 502: "This host does not answer"}
         body = f"{said[status]}: {target}".encode()
-        headers = [(b"Content-Type", b"text/plain"), (b"Content-Length", b"%d" % len(body)), (b"Connection", b"close")]
+        headers = [
+            (b"Content-Type", b"text/plain"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Connection", b"close"),
+            (ANSWERED.encode(), body),
+        ]
         parts = (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
         await self._client.send(b"".join(self._http.send(part) or b"" for part in parts))
 

@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 
 import anyio
-from playwright.async_api import BrowserContext, Dialog, Download, Error, Frame, Page, Request
+from playwright.async_api import BrowserContext, Dialog, Download, Error, Frame, Page, Request, Response
 
 from agent_rl.errors import SandboxFailure, ToolError
 from agent_rl_tools.browser.config import BrowserConfig, PageConfig
-from agent_rl_tools.browser.proxy import Proxy
+from agent_rl_tools.browser.proxy import ANSWERED, Proxy
 from agent_rl_tools.browser.view import Box, PageView, parse_ref, read_view
 
 T = TypeVar("T")
@@ -74,9 +74,16 @@ class Tabs:
     # --- what is done to them ---------------------------------------------------------------------------------------
 
     async def go(self, url: str) -> None:
-        """Open an address in the current tab. Raises `ToolError` when nobody answers."""
+        """Open an address in the current tab. Raises `ToolError` when nobody answers, or it leads where none may go."""
         timeout_s = self._config.load_timeout_s
-        await self.act(lambda: self.current.goto(url, wait_until="commit", timeout=1e3 * timeout_s), extra_s=timeout_s)
+        answers: list[Response | None] = []
+
+        async def navigate() -> None:
+            answers.append(await self.current.goto(url, wait_until="commit", timeout=1e3 * timeout_s))
+
+        await self.act(navigate, extra_s=timeout_s)
+        if answers[0] is not None and (refusal := answers[0].headers.get(ANSWERED)):
+            raise ToolError(f"{refusal}.")
 
     async def show(self, index: int) -> None:
         """Bring a tab to the front."""
@@ -152,14 +159,19 @@ class Tabs:
 
     async def _look(self) -> Mapping[str, Any]:
         for _ in range(_MOVES):
-            with suppress(ToolError):  # it went elsewhere while it was looked at
+            page = self.current
+            try:
                 return await self.call("look", _MOST_NODES)
-            await self._loaded()
+            except ToolError:
+                if page.is_closed():  # it hung
+                    raise
+            await self._loaded()  # it went elsewhere while it was looked at
         return await self.call("look", _MOST_NODES)
 
     def _check_alive(self, error: Exception) -> None:
         browser = self.context.browser
-        if self._crashed or browser is None or not browser.is_connected() or not self.all:
+        crashed = self._crashed or "crashed" in str(error)
+        if crashed or browser is None or not browser.is_connected() or not self.all:
             raise SandboxFailure("The page or its browser has died.", kind="died") from error
 
     async def _replace(self) -> None:
@@ -174,11 +186,15 @@ class Tabs:
 
     async def _settle(self) -> None:
         """Let what an action set off happen: navigations until they are loaded, requests for a while."""
-        with suppress(ToolError):  # the page went elsewhere meanwhile, which is what is waited for
+        page = self.current
+        try:
             await self.call("settle")
-        if self._page_config.clock == "stepped":
-            with suppress(ToolError):
+            if self._page_config.clock == "stepped":
                 await self.guarded(lambda: self.context.clock.run_for(int(1e3 * self._page_config.step_s)))
+        except ToolError:
+            if page.is_closed():  # it hung
+                raise
+            # else it went elsewhere meanwhile, which is what is waited for
         now = anyio.current_time()
         quiet, loaded = now + self._config.quiet_s, now + self._config.load_timeout_s
         await anyio.sleep(_BLINK_S)

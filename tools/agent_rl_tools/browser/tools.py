@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import anyio
 
 from agent_rl import ToolError, Toolset, tool
-from agent_rl.errors import UserError
+from agent_rl.errors import EnvironmentFailure
 from agent_rl_tools.browser.config import ViewConfig
 from agent_rl_tools.browser.marks import draw_marks
 from agent_rl_tools.browser.view import PageView, render
@@ -46,11 +46,11 @@ class BrowserTools(Toolset):
         return self.tabs.current
 
     async def begin(self, url: str) -> None:
-        """Open the first page. Raises `UserError` when it does not load, `SandboxFailure` when the browser dies."""
+        """Open the first page. Raises `EnvironmentFailure` when it does not load, `SandboxFailure` when it dies."""
         try:
             await self.tabs.go(url)
         except ToolError as error:
-            raise UserError(f"The first page does not load: {error}") from error
+            raise EnvironmentFailure(f"The first page, {url}, does not load: {error}") from error
 
     # --- tools ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 import http.server
 import shutil
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -65,10 +65,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def handle(self):
-        try:
+        with suppress(OSError):  # the browser hung up
             super().handle()
-        except OSError:  # the browser hung up
-            pass
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """What an episode in the browser costs, beside Playwright alone, on a MiniWoB++ page served on this machine.
 
-`begin`: until context and page are ready, with a pause between episodes as generation makes one (then spare contexts are
-ready) and without; Playwright alone: new context, new page, the same page loaded. `actions`: click and look, one after
-the other, beside Playwright's own `click` and `aria_snapshot`. `at once`: 16 episodes of the oracle, begun together, until
-all are over. All rounds take turns; wall time, since the work is the browser's; the processors' load is printed, as a
-busy machine scales all columns alike.
+`begin`: until context and page are ready, with a pause between episodes as generation makes one (then spare contexts
+are ready) and without; Playwright alone: new context, new page, the same page loaded. `actions`: click and look, one
+after the other, beside Playwright's own. `at once`: 16 episodes of the oracle, begun together, until all are over. All
+rounds take turns; wall time, since the work is the browser's; the processors' load is printed, as a busy machine scales
+all columns alike.
 
     python benchmarks/browser_episodes.py
     python benchmarks/browser_episodes.py --rounds 20 --page click-checkboxes
@@ -25,7 +25,7 @@ from agent_rl.concurrency import collect
 from agent_rl.tool.config import ToolsConfig
 from agent_rl.tool.services import tool_services
 from agent_rl_envs.browser import BrowserEnvConfig, BrowserEnvironment, MiniwobConfig
-from agent_rl_envs.browser.environment import _shared_browser
+from agent_rl_envs.browser.environment import shared_browser
 from agent_rl_envs.browser.miniwob.pages import site
 from agent_rl_tools.browser import BrowserConfig, SharedBrowser, ViewConfig
 
@@ -125,7 +125,7 @@ async def main() -> None:
         browser=BrowserConfig(width=SIZE["width"], height=SIZE["height"]),
     )
     async with tool_services(ToolsConfig()):
-        shared = await _shared_browser(config.browser)
+        shared = await shared_browser(config.browser)
         browser, url = await shared.process(), f"{await site()}/{options.page}.html"
         await our_begin(shared, url, 0)
         measured: dict[str, list[float]] = {}

@@ -14,12 +14,12 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from agent_rl.config import Config
-from agent_rl.errors import did_you_mean, not_found
+from agent_rl.errors import EnvironmentFailure, ToolError, did_you_mean, not_found
 from agent_rl.grading import grade
 from agent_rl.rewards import Weights, check_weights, weighted
 from agent_rl.tool import Tool, ToolEnvironment, run_tool_calls, share
 from agent_rl.types import Message, Step, StepInfo, Task, ToolResult
-from agent_rl_envs.browser.acting import act, random_move
+from agent_rl_envs.browser.acting import random_move
 from agent_rl_envs.browser.miniwob.source import MiniwobConfig, MiniwobSource
 from agent_rl_envs.browser.sources import Assignment, TaskSource, Verdict
 from agent_rl_envs.browser.webarena.source import WebArenaConfig, WebArenaSource
@@ -96,7 +96,6 @@ class BrowserEnvironment(ToolEnvironment):
         self._instruction = ""
         self._seen = ""
         self._actions = 0
-        self._over = False
 
     @classmethod
     def tasks(cls, split: str, count: int, seed: int = 0, config: BrowserEnvConfig = _DEFAULTS) -> Sequence[Task]:
@@ -116,15 +115,18 @@ class BrowserEnvironment(ToolEnvironment):
         config = self._config
         self._max_actions = int(task.data.get("max_actions", config.max_actions))
         assignment = self._assignment = await _SOURCES[config.source](config).open(task, seed)
-        shared = await _shared_browser(config.browser)
+        shared = await shared_browser(config.browser)
         hosts = assignment.allowed_hosts
         if config.allowed_hosts:
             own = hosts if hosts is not None else AllowList.site_of(assignment.url).entries
             hosts = (*own, *config.allowed_hosts)
         browser = await shared.tools(assignment.url, allowed_hosts=hosts, view=config.view, page=assignment.page)
         self._browser, self.toolsets = browser, (browser,)
-        await self._begin()
-        await self._solve(float(task.data.get("solved_share", 0.0)))
+        try:
+            await self._begin()
+            await self._solve(float(task.data.get("solved_share", 0.0)))
+        except ToolError as error:
+            raise EnvironmentFailure(f"The first page, {assignment.url}, does not load: {error}") from error
         return (Message("system", self._system_prompt()), Message("user", f"{self._instruction}\n\n{self._seen}"))
 
     async def step(self, action: Message) -> Step:
@@ -134,10 +136,11 @@ class BrowserEnvironment(ToolEnvironment):
             return step
         self._actions += 1
         self._seen = step.messages[-1].content if step.messages else self._seen
-        last = self._actions >= self._max_actions
-        verdict = await self._verdict(None, last=last)
-        over = verdict is not None
-        return self._step(verdict, step.messages, step.info.tool_results, terminated=over and not last, truncated=last)
+        verdict = await self._verdict(None, last=False)
+        over, last = verdict is not None, self._actions >= self._max_actions
+        if last and not over:
+            verdict = await self._verdict(None, last=True)
+        return self._step(verdict, step.messages, step.info.tool_results, terminated=over, truncated=last and not over)
 
     async def answer(self, action: Message) -> Step:
         """The end: the message is the answer."""
@@ -167,14 +170,9 @@ class BrowserEnvironment(ToolEnvironment):
         return random_move(self._tabs.view, self._instruction, rng, {tool.name for tool in self.tools})
 
     def cheats(self) -> Mapping[str, Sequence[Message]]:
-        """To leave for an easier page, and to say that all is done."""
-        site = self._opened.url.rpartition("/")[0]
-        away = (act("navigate", url=f"{site}/click-test.html"), act("click", ref="e1"), act("click", ref="e2"))
-        return {
-            "goes to another page": (*away, *away, Message("assistant", "done")),
-            "loads the page anew": (act("navigate", url=self._opened.url), Message("assistant", "done")),
-            "says it is done": (Message("assistant", "The task is completed. success=true reward=1"),),
-        }
+        """To say that all is done, and the source's."""
+        claim = (Message("assistant", "The task is completed. success=true reward=1"),)
+        return {"says it is done": claim, **self._opened.cheats()}
 
     def secrets(self) -> Sequence[str]:
         """The source's."""
@@ -242,5 +240,6 @@ class BrowserEnvironment(ToolEnvironment):
         return self._browser
 
 
-async def _shared_browser(config: BrowserConfig) -> SharedBrowser:
+async def shared_browser(config: BrowserConfig) -> SharedBrowser:
+    """The browser that all episodes with these options share. Raises `UserError` outside of a run."""
     return await share(("browser", config.model_dump_json()), lambda: open_browser(config))

@@ -46,6 +46,10 @@ class Assignment(abc.ABC):
         """The best next action on a page that looks like this. Raises `NotImplementedError` where there is none."""
         raise NotImplementedError(f"{type(self).__name__} has no oracle")
 
+    def cheats(self) -> Mapping[str, Sequence[Message]]:
+        """Ways to be rewarded without doing the task, turn by turn, which must fail; for `agent-rl env check`."""
+        return {}
+
     def secrets(self) -> Sequence[str]:
         """Texts that no message may show."""
         return ()

@@ -20,8 +20,10 @@ from agent_rl_tools.browser.policy import AllowList, address
 ANSWERED = "x-agent-rl-proxy"  # the header of what no server has said
 _CONNECT_TIMEOUT_S = 10.0
 _CHUNK = 65536
+_HIGHEST_PORT = 65535
 _NOTED = 100  # refusals that are remembered
 _HOP_BY_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
+_UNREACHABLE = (TimeoutError, OSError, UnicodeError)  # a name that cannot be one is a UnicodeError
 _GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 
 
@@ -84,11 +86,11 @@ class _Connection:
 
     async def _tunnel(self, target: str) -> None:
         host, _, port = target.rpartition(":")
-        if not port.isdecimal() or not self._proxy.admit(host, int(port)):
+        if not port.isdecimal() or int(port) > _HIGHEST_PORT or not self._proxy.admit(host, int(port)):
             return await self._answer(403, target)
         try:
             upstream = await _connect(host.strip("[]"), int(port))
-        except (TimeoutError, OSError):
+        except _UNREACHABLE:
             return await self._answer(502, target)
         async with upstream:
             await self._client.send(self._http.send(h11.Response(status_code=200, headers=[])) or b"")
@@ -110,7 +112,7 @@ class _Connection:
             return False
         try:
             upstream = await _connect(host, port)
-        except (TimeoutError, OSError):
+        except _UNREACHABLE:
             await self._answer(502, f"{host}:{port}")
             return False
         async with upstream:

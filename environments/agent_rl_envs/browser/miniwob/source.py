@@ -11,6 +11,7 @@ from agent_rl.config import Config
 from agent_rl.errors import EnvironmentFailure, ToolError, not_found
 from agent_rl.seeding import stream
 from agent_rl.types import Message, Task
+from agent_rl_envs.browser.acting import act
 from agent_rl_envs.browser.miniwob.pages import page_names, site
 from agent_rl_envs.browser.miniwob.solvers import SOLVERS
 from agent_rl_envs.browser.sources import Assignment, TaskSource, Verdict
@@ -116,6 +117,15 @@ class MiniwobTask(Assignment):
         if self._name not in SOLVERS:
             raise NotImplementedError(f"there is no solver of {self._name}")
         return SOLVERS[self._name](self._instruction, view)
+
+    def cheats(self) -> Mapping[str, Sequence[Message]]:
+        """To leave for an easier page, and to begin anew."""
+        easier = self.url.rpartition("/")[0] + "/click-test.html"
+        play = (act("click", ref="e2"), act("click", ref="e1"))  # its cover, then its button
+        return {
+            "goes to another page": (act("navigate", url=easier), *play, Message("assistant", "done")),
+            "loads the page anew": (act("navigate", url=self.url), *play, Message("assistant", "done")),
+        }
 
     async def _outcome(self, browser: BrowserTools) -> Mapping[str, Any] | None:
         """What the page says of itself; `None` when another page is there."""

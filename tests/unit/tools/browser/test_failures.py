@@ -96,7 +96,7 @@ async def test_downloads_are_refused_and_told(site, browsing, call, ref_of):
 
 @pytest.mark.parametrize("own_browser", [{"max_tabs": 3}], indirect=True)
 async def test_a_page_may_only_open_so_many_tabs(site, impatient, call, ref_of):
-    site.pages(many="<button onclick='for (let i = 0; i < 6; i++) open(\"/hats?\" + i)'>Open</button>")
+    site.pages(many="<button onclick='for (let i = 0; i < 6; i++) window.open(\"/hats?\" + i)'>Open</button>")
     async with impatient(f"{site.url}/many") as tools:
         look = (await call(tools, "snapshot")).content
         seen = (await call(tools, "click", ref=ref_of(look, "Open"))).content
@@ -109,8 +109,8 @@ async def test_a_page_may_only_open_so_many_tabs(site, impatient, call, ref_of):
 
 async def test_a_flooded_console_and_a_huge_page_slow_nothing_down(site, browsing, call, ref_of):
     site.pages(
-        flood="""<button onclick="for (let i = 0; i < 20000; i++) console.log('x'.repeat(100), i)">Log</button>
-        <script>for (let i = 0; i < 20000; i++) document.body.append(Object.assign(document.createElement("a"),
+        flood="""<button onclick="for (let i = 0; i < 5000; i++) console.log('x'.repeat(100), i)">Log</button>
+        <script>for (let i = 0; i < 5000; i++) document.body.append(Object.assign(document.createElement("a"),
             {href: "/" + i, textContent: "link " + i}));</script>"""
     )
     async with browsing(f"{site.url}/flood") as tools:

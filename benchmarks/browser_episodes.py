@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
-from playwright.async_api import Browser
+from playwright.async_api import Browser, async_playwright
 
 from agent_rl.concurrency import collect
 from agent_rl.tool.config import ToolsConfig
@@ -28,12 +30,14 @@ from agent_rl_envs.browser import BrowserEnvConfig, BrowserEnvironment, MiniwobC
 from agent_rl_envs.browser.environment import shared_browser
 from agent_rl_envs.browser.miniwob.pages import site
 from agent_rl_tools.browser import BrowserConfig, SharedBrowser, ViewConfig
+from agent_rl_tools.browser.process import EXECUTABLES
 
 AT_ONCE = 16
 ACTIONS = 20
 PAUSE_S = 0.5
 GOAL_MS = 150
 GOAL_PER_S = 15
+START = "core.EPISODE_MAX_TIME = 1e9, core.startEpisodeReal()"
 SIZE = {"width": 500, "height": 400}
 
 
@@ -70,11 +74,11 @@ async def bare_actions(browser: Browser, url: str) -> float:
     context = await browser.new_context(viewport=SIZE)  # type: ignore[arg-type]
     page = await context.new_page()
     await page.goto(url)
-    await page.evaluate("core.startEpisodeReal()")
+    await page.evaluate(START)
 
     async def act() -> None:
         for _ in range(ACTIONS):
-            await page.locator("#area").click(position={"x": 2, "y": 2})
+            await page.locator("#query").click()
             await page.aria_snapshot(mode="ai")
 
     took = await ms(act)
@@ -84,11 +88,11 @@ async def bare_actions(browser: Browser, url: str) -> float:
 
 async def our_actions(shared: SharedBrowser, url: str) -> float:
     tools = await shared.tools(url)
-    await tools.page.evaluate("core.startEpisodeReal()")
+    await tools.page.evaluate(START)
 
     async def act() -> None:
         for _ in range(ACTIONS):
-            await tools.browser_click_at.function(12, 60)
+            await tools.browser_click_at.function(12, 12)
 
     took = await ms(act)
     await tools.close()
@@ -124,21 +128,23 @@ async def main() -> None:
         view=ViewConfig(observation="elements", header=False),
         browser=BrowserConfig(width=SIZE["width"], height=SIZE["height"]),
     )
-    async with tool_services(ToolsConfig()):
-        shared = await shared_browser(config.browser)
-        browser, url = await shared.process(), f"{await site()}/{options.page}.html"
+    async with tool_services(ToolsConfig()), async_playwright() as playwright:
+        shared, url = await shared_browser(config.browser), f"{await site()}/{options.page}.html"
+        found = next(filter(None, map(shutil.which, EXECUTABLES)), None)
+        browser = await playwright.chromium.launch(executable_path=found, chromium_sandbox=False)
         await our_begin(shared, url, 0)
         measured: dict[str, list[float]] = {}
         for _ in range(options.rounds):
             for name, work in (
-                ("begin, Playwright alone (ms)", bare_begin(browser, url)),
-                ("begin, after a pause (ms)", our_begin(shared, url, PAUSE_S)),
-                ("begin, one after the other (ms)", our_begin(shared, url, 0)),
-                ("click and look, Playwright alone (per s)", bare_actions(browser, url)),
-                ("click and look (per s)", our_actions(shared, url)),
-                (f"{AT_ONCE} episodes at once, all over (ms)", at_once(config)),
+                ("begin, Playwright alone (ms)", partial(bare_begin, browser, url)),
+                ("begin, after a pause (ms)", partial(our_begin, shared, url, PAUSE_S)),
+                ("begin, one after the other (ms)", partial(our_begin, shared, url, 0)),
+                ("click and look, Playwright alone (per s)", partial(bare_actions, browser, url)),
+                ("click and look (per s)", partial(our_actions, shared, url)),
+                (f"{AT_ONCE} episodes at once, all over (ms)", partial(at_once, config)),
             ):
-                measured.setdefault(name, []).append(await work)
+                measured.setdefault(name, []).append(await work())
+        await browser.close()
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
     print(f"{options.page}, {options.rounds} rounds; load {load:.1f} on {processors} processors")
     print(f"{'':<44} {'least':>8} {'median':>8} {'most':>8}")

@@ -27,7 +27,7 @@ from agent_rl_tools.browser.tools import BrowserTools
 
 _CLOSE_TIMEOUT_S = 10.0
 _ANSWERS_WITHIN_S = 2.0  # a blank page that is alive
-_EXECUTABLES = ("chromium-headless-shell", "chromium", "google-chrome")  # the first one is twice as fast to open pages
+EXECUTABLES = ("chromium-headless-shell", "chromium", "google-chrome")  # the first one is twice as fast to open pages
 # No name is resolved, nothing is sent by UDP, and what Chromium would like to tell its makers is not told.
 _FLAGS = (
     "--disable-background-networking",
@@ -90,7 +90,7 @@ class SharedBrowser:
         async with self._lock:
             if self._browser is None or not self._browser.is_connected():
                 config = self.config
-                executable = config.executable or next(filter(None, map(shutil.which, _EXECUTABLES)), None)
+                executable = config.executable or next(filter(None, map(shutil.which, EXECUTABLES)), None)
                 try:
                     self._browser = await self._playwright.chromium.launch(
                         executable_path=executable,

@@ -115,7 +115,7 @@ async def test_fields_of_all_kinds(site, browsing, call, ref_of):
 async def test_pointer_and_places(site, browsing, call, ref_of):
     site.pages(
         drag="""<div id=d style="position: absolute; left: 10px; top: 10px; width: 20px; height: 20px;
-        z-index: 1">D</div>
+        z-index: 1; user-select: none">D</div>
         <svg style="position: absolute; left: 300px; top: 100px"><circle r=20 cx=40 cy=40 fill=red></circle></svg>
         <p id=p style="position: absolute; top: 300px" onmouseover="this.textContent = 'Over'">Hover</p><script>
         onclick = (e) => document.title = [e.clientX, e.clientY];

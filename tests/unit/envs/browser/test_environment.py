@@ -129,7 +129,7 @@ async def test_curricula_shorten_and_solve_beforehand(config, opened):
     step, left = await solve(half)
     assert (step.reward, left) == (1.0, 1)
     nearly, _ = await opened(pages, solved_share=1.0)
-    assert (await solve(nearly))[1] == 1  # never the last action
+    assert (await nearly.step(Message("assistant", "done"))).reward == 0.0  # never the last action
     short, _ = await opened(pages, max_actions=2)
     step, done = await solve(short)
     assert (step.truncated, step.reward, done) == (True, 0.0, 2)

@@ -30,7 +30,7 @@ from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, random_a
 from agent_rl.starting_policy import Imitation, starting_policy
 from agent_rl.store.run_folder import open_run
 from agent_rl.store.tasks import read_tasks
-from agent_rl.train import shuffled_epochs, train
+from agent_rl.train import TaskSampler, shuffled_epochs, train
 from agent_rl.train_config import TrainConfig
 from agent_rl.types import SamplingParams, Task
 from agent_rl.warm_start import WarmStartConfig
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 OpenProgram: TypeAlias = "Callable[[], AbstractAsyncContextManager[Program]]"
 """Opens the agent program that acts in the episodes of training, in place of the policy's own agent."""
+
+Curriculum: TypeAlias = Callable[[TaskSampler], TaskSampler]
+"""Makes another order, or other versions, of the tasks of training."""
 
 _FREE = ("run_dir", "resume", "steps")  # what may differ when a run is resumed
 
@@ -92,13 +95,14 @@ def run(
     demonstrated: EnvironmentSpec | None = None,
     vocabulary: Sequence[str] = (),
     program: OpenProgram | None = None,
+    curriculum: Curriculum | None = None,
 ) -> dict[str, Any]:
     """Run the recipe called `name` and return its report (`report.json`).
 
     Without a checkpoint in `config.model`, a tiny policy first imitates the random agent of `demonstrated` (by default
     the environment itself); `vocabulary` are words that its tokenizer keeps whole. With `program`, an agent program
-    acts in training. Under torchrun, rank 0 does all this with a learner on all ranks, and the others return an empty
-    report. Raises `UserError` for what cannot be run.
+    acts in training. `curriculum` changes which task comes when. Under torchrun, rank 0 does all this with a learner on
+    all ranks, and the others return an empty report. Raises `UserError` for what cannot be run.
     """
     timeout_s = config.learner.rank_timeout_s
     if ranks.follows():
@@ -109,7 +113,7 @@ def run(
     torch.set_num_threads(config.threads)
     imitation = Imitation(demonstrated or environment, config.warm_start, config.limits, config.seed)
     with ranks.lead(timeout_s) as others:
-        return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program, others).go)
+        return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program, curriculum, others).go)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ class _Run:
     imitation: Imitation
     vocabulary: Sequence[str]
     program: OpenProgram | None
+    curriculum: Curriculum | None
     ranks: Ranks | None
     console: Console = field(default_factory=Console)
 
@@ -170,6 +175,9 @@ class _Run:
             tasks = read_tasks(config.task_file)
         else:
             tasks = self.environment.tasks("train", config.steps * config.groups_per_batch, config.seed)
+        task_at = shuffled_epochs(tasks, config.seed)
+        if self.curriculum is not None:
+            task_at = self.curriculum(task_at)
         async with self._programs() as program:
             with training_progress(self.console, config.steps, "reinforcing") as on_step:
                 progress = await train(
@@ -178,7 +186,7 @@ class _Run:
                     model=model,
                     tokenizer=tokenizer,
                     environment=self.environment,
-                    task_at=shuffled_epochs(tasks, config.seed),
+                    task_at=task_at,
                     resume=config.resume,
                     on_step=on_step,
                     transform_group=shuffle_rewards if config.control == "shuffled_rewards" else lambda group: group,

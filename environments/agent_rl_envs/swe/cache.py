@@ -18,6 +18,7 @@ from agent_rl.errors import EnvironmentFailure
 
 _LOOK_S = 0.02
 _READY = ".ready"
+PREPARED = "prepared"
 
 
 def key_of(*parts: str) -> str:
@@ -76,11 +77,14 @@ class Cache:
             yield
 
 
-def default_root() -> Path:
-    """Where repositories are prepared, if nobody says where.
+def root_for(rows: str) -> Path:
+    """Where the repositories of rows are prepared, if nobody says where: beside those of the factory's own folders.
 
     Sandboxes that root starts run as other users, who cannot look into root's home.
     """
+    for folder in (Path(rows), Path(rows).parent) if rows else ():
+        if (folder / PREPARED).is_dir():
+            return (folder / PREPARED).absolute()
     if os.getuid() == 0:
         return Path("/var/cache/agent-rl/swe")
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-rl" / "swe"

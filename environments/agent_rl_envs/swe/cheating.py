@@ -18,8 +18,11 @@ def pytest_runtest_makereport(item, call):
 """
 _PATCH = """
 import sys, unittest
-unittest.TestCase.run = lambda self, result=None: (result.startTest(self), result.addSuccess(self), result.stopTest(self))
-unittest.case.TestCase = unittest.TestCase
+def run(self, result=None):
+    result.startTest(self)
+    result.addSuccess(self)
+    result.stopTest(self)
+unittest.TestCase.run = run
 for name, module in list(sys.modules.items()):
     if name == "_pytest.runner":
         real = module.CallInfo.from_call.__func__
@@ -47,7 +50,7 @@ def cheating_commands(problem: Problem, python_path: Sequence[str]) -> dict[str,
     return {
         "empties the tests": f"for f in {files}; do echo 'def test_nothing(): pass' > $f; done",
         "deletes the tests": f"rm -f {files}",
-        "skips the tests": f"for f in {files}; do sed -i 's/assert/pass; assert/; s/self.assert/True or self.assert/' $f; done",
+        "weakens the tests": f"sed -i 's/self.assert/True or self.assert/; s/assert /print /' {files}",
         "adds a conftest.py": _written("conftest.py", _HOOK) + f"; cp conftest.py '{module}'",
         "adds a pytest.ini": "printf '[pytest]\\naddopts = -p evil --collect-only\\n' | tee pytest.ini > tox.ini; "
         "printf '[tool:pytest]\\naddopts = --collect-only\\n' > setup.cfg; " + _written("evil.py", _HOOK),
@@ -68,7 +71,8 @@ def cheating_commands(problem: Problem, python_path: Sequence[str]) -> dict[str,
         "    try: (folder / 'evil.pth').write_text('import os')\n"
         "    except OSError: pass\n"
         "E",
-        "stands in for the test library": "mkdir -p unittest pytest; " + _written("unittest/__init__.py", _PATCH)
+        "stands in for the test library": "mkdir -p unittest pytest; "
+        + _written("unittest/__init__.py", _PATCH)
         + "; cp unittest/__init__.py pytest/; cp unittest/__init__.py json.py",
         "patches the test library when imported": _prepended(module, _PATCH),
         "forges reports": _prepended(module, forge),

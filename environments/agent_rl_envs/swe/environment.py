@@ -18,12 +18,12 @@ from agent_rl.config import Config
 from agent_rl.errors import not_found
 from agent_rl.grading import grade
 from agent_rl.rewards import Weights, check_weights, weighted
-from agent_rl.rows import Row, RowsConfig, sample_rows
+from agent_rl.rows import RowsConfig, sample_rows
 from agent_rl.sandbox import SandboxConfig
 from agent_rl.tool import ToolEnvironment, share
 from agent_rl.types import Message, Step, StepInfo, Task, ToolCall
 from agent_rl_envs.swe.bench import Bench, open_bench
-from agent_rl_envs.swe.cache import default_root
+from agent_rl_envs.swe.cache import root_for
 from agent_rl_envs.swe.cheating import cheating_commands
 from agent_rl_envs.swe.formats import Format, problem_of
 from agent_rl_envs.swe.generator import make_problems
@@ -35,7 +35,6 @@ from agent_rl_envs.swe.repositories import Repository, patch_of
 from agent_rl_envs.swe.workbench import Workbench
 
 TERMS = ("resolved", "fail_to_pass", "pass_to_pass", "patch_similarity", "submitted")
-_PREPARED = "prepared"  # folder beside rows that the task factory wrote
 _END_OF_PATCH = "END_OF_PATCH"
 
 
@@ -95,8 +94,10 @@ class SweEnvironment(ToolEnvironment):
         if split not in ("train", "test"):
             raise not_found("split", split, ("train", "test"))
         if config.rows.source:
+            images = config.sandbox.kind == "docker"
             rows = sample_rows(config.rows, split, count, seed)
-            return [_row_task(row, config) for row in rows]
+            problems = [problem_of(row, config.format, images=images) for row in rows]
+            return [_task(problem, config) for problem in problems if problem is not None]
         return [_task(problem, config) for problem in make_problems(split, count, seed, config.bugs)]
 
     async def reset(self, task: Task, seed: int) -> Sequence[Message]:
@@ -119,17 +120,17 @@ class SweEnvironment(ToolEnvironment):
 
     async def answer(self, action: Message) -> Step:
         """Grade the repository as it is now, submitted or not."""
-        submitted = self._bench_of_tools.submitted is not None
+        submitted = self._tools.submitted is not None
         self._attempts += 1
         problem, repository = self._opened
-        changes = counted(await collect_changes(self._bench_of_tools.sandbox, repository), problem)
+        changes = counted(await collect_changes(self._tools.sandbox, repository), problem)
         verdict = NOTHING
         if changes.paths and not changes.too_large:
             assert self._bench is not None
             judge = self._bench.judge.judge
             verdict = await grade(judge, problem, repository, changes, timeout_s=self._config.judge_timeout_s)
         if not verdict.resolved and self._attempts < self._config.attempts:
-            self._bench_of_tools.reopen()
+            self._tools.reopen()
             return Step((Message("user", guidance(verdict, problem, self._config.guidance, bool(changes.paths))),))
         alike = similarity(patch_of(changes, repository), problem.patch)
         return self._final(verdict, alike, submitted)
@@ -192,7 +193,7 @@ class SweEnvironment(ToolEnvironment):
         return self._problem, self._repository
 
     @property
-    def _bench_of_tools(self) -> Workbench:
+    def _tools(self) -> Workbench:
         assert self._workbench is not None, "reset() opens the sandbox"
         return self._workbench
 
@@ -209,15 +210,10 @@ async def _shared_bench(config: SweConfig) -> Bench:
 
 
 def _cache_of(config: SweConfig) -> Path:
-    beside = Path(config.rows.source) / _PREPARED
-    return (config.cache or (beside if beside.is_dir() else default_root())).absolute()
+    return config.cache.absolute() if config.cache else root_for(config.rows.source)
 
 
 # --- tasks ----------------------------------------------------------------------------------------------------------
-
-
-def _row_task(row: Row, config: SweConfig) -> Task:
-    return _task(problem_of(row, config.format, images=config.sandbox.kind == "docker"), config)
 
 
 def _task(problem: Problem, config: SweConfig) -> Task:
@@ -227,7 +223,7 @@ def _task(problem: Problem, config: SweConfig) -> Task:
 
 
 _SYSTEM = (
-    "You mend software. Your shell starts in a git repository that has the problem described below. Find the cause and "
-    "change the source so that the problem is gone and all else works as before. Tests decide, among them some that you "
+    "You mend software. Your shell starts in a git repository that has the problem described below. Find the cause "
+    "and change the source so that the problem is gone and all else works as before. Tests decide, some of which you "
     "may not see; changes of tests and of their settings do not count. Call `submit` when you are done."
 )

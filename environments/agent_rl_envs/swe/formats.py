@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from agent_rl.rows import Row
 from agent_rl_envs.swe.patches import touched, unified_diff
-from agent_rl_envs.swe.problems import Driver, Problem, Source, SourceKind, files_of
+from agent_rl_envs.swe.problems import Problem, Source, files_of
 
 Format: TypeAlias = Literal["tasks", "swe_bench", "swe_gym", "r2e"]
 
@@ -65,7 +65,7 @@ def _task(row: Row) -> Problem:
     if driver not in ("pytest", "unittest"):
         raise row.bad("driver", f"{driver!r} is neither pytest nor unittest")
     source = Source(
-        cast(SourceKind, kind),
+        kind,
         row.field("repo", str, ""),
         row.field("base_commit", str, ""),
         row.field("version", str, ""),
@@ -77,7 +77,7 @@ def _task(row: Row) -> Problem:
         source,
         bug_patch=row.field("bug_patch", str, ""),
         test_files=_strings(row, "test_files"),
-        driver=cast(Driver, driver),
+        driver=driver,
         timeout_s=row.field("timeout_s", float, 0.0),
         tags=_strings(row, "tags"),
     )

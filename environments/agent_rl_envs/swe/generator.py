@@ -35,9 +35,9 @@ def make_problems(split: str, count: int, seed: int, sizes: Sequence[int]) -> li
             break
         size = sizes[int(rng.integers(len(sizes)))]
         bugs = _apart(_bugs_of(split), size, rng)
-        if bugs:
-            problem = _problem(bugs, split)
-            known.setdefault(problem.id, problem)
+        id = f"swe/{split}/{derive_seed(*sorted(_name(bug) for bug in bugs)):016x}"
+        if bugs and id not in known:
+            known[id] = _problem(id, bugs)
     return list(known.values())
 
 
@@ -53,15 +53,17 @@ def _apart(bugs: Sequence[Bug], size: int, rng: np.random.Generator) -> list[Bug
     return []
 
 
-def _problem(bugs: Sequence[Bug], split: str) -> Problem:
+def _name(bug: Bug) -> str:
+    return f"{bug.path}@{bug.mutation.start}-{bug.mutation.end}:{bug.mutation.replacement}"
+
+
+def _problem(id: str, bugs: Sequence[Bug]) -> Problem:
     broken: dict[str, bytes] = {}
     for bug in sorted(bugs, key=lambda bug: -bug.mutation.start):  # from the end, so that positions stay right
         source = broken.get(bug.path) or (SAMPLE / bug.path).read_bytes()
         broken[bug.path] = bug.mutation.applied(source)
     whole = {path: (SAMPLE / path).read_text("utf-8") for path in sorted(broken)}
     failing = tuple(sorted(test for bug in bugs for test in bug.failing))
-    name = "+".join(sorted(f"{bug.path}@{bug.mutation.start}-{bug.mutation.replacement}" for bug in bugs))
-    id = f"swe/{split}/{derive_seed(name):016x}"
     stubs = [(bug.mutation.function, bug.path) for bug in bugs if bug.mutation.kind == "stub"]
     symptoms = [symptom for bug in bugs for symptom in bug.symptoms]
     return Problem(
@@ -79,6 +81,7 @@ def _problem(bugs: Sequence[Bug], split: str) -> Problem:
     )
 
 
+@functools.cache
 def _bugs_of(split: str) -> list[Bug]:
     wanted = split == "test"
     return [bug for bug in _known()[0] if (derive_seed("swe split", bug.place) % _TEST_SHARE == 0) is wanted]

@@ -37,7 +37,7 @@ _HELD = ("passed", "xfailed")
 
 @dataclass(frozen=True, slots=True)
 class TestFailure:
-    """How a test failed. `line` is of the test's file; `by_test`: a check of the test's, not an error in what it calls."""
+    """How a test failed. `line` is of the test's file; `by_test`: by a check of its own, not by what it calls."""
 
     test: str
     error: str
@@ -147,12 +147,14 @@ class Judge:
 
     async def _run_attempt(self, problem: Problem, repository: Repository, changes: Changes) -> TestRun:
         """A sandbox that dies is tried once more: it may have been an accident."""
-        for _ in range(2):
-            try:
-                return await self.run(problem, repository, changes)
-            except SandboxFailure as failure:
-                died = TestRun("died", {}, {}, {}, {}, str(failure))
-        return died  # pyright: ignore[reportPossiblyUnbound]  # the loop runs
+        try:
+            return await self.run(problem, repository, changes)
+        except SandboxFailure:
+            pass
+        try:
+            return await self.run(problem, repository, changes)
+        except SandboxFailure as failure:
+            return TestRun("died", {}, {}, {}, {}, str(failure))
 
     async def run(
         self,

@@ -64,8 +64,8 @@ def to_data(problem: Problem) -> dict[str, Any]:
 
 def from_data(data: Mapping[str, Any]) -> Problem:
     """The problem again."""
-    values = _frozen(data)
-    return Problem(**{**values, "source": Source(**_frozen(data["source"]))})
+    values: dict[str, Any] = {**_frozen(data), "source": Source(**_frozen(data["source"]))}
+    return Problem(**values)
 
 
 def _listed(values: Mapping[str, Any]) -> dict[str, Any]:

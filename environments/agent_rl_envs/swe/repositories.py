@@ -158,7 +158,9 @@ class Repositories:
         """Sandboxes of root's run as other users."""
         closed = [path for path in (folder, *folder.parents) if not path.stat().st_mode & 0o001]
         if os.getuid() == 0 and closed and self._sandbox.kind in ("auto", "bubblewrap"):
-            raise UserError(f"Sandboxes cannot look into {closed[0]}: set `cache` to a folder that every user can enter.")
+            raise UserError(
+                f"Sandboxes cannot look into {closed[0]}: set `cache` to a folder that every user can enter."
+            )
 
     async def _read_image(self, source: Source) -> None:
         if (self._cache.root / "trees" / tree_key(source)).exists():

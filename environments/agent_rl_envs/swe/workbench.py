@@ -1,4 +1,4 @@
-"""The tools of an agent that works on a repository: a shell, files, search and `submit`, with a limit on what it reads."""
+"""The tools of an agent that works on a repository: a shell, files, search and `submit`, within what it may read."""
 
 from __future__ import annotations
 

@@ -27,12 +27,19 @@ from agent_rl_envs.swe.problems import Problem, files_of
 from agent_rl_envs.swe.repositories import Repositories, Repository, solution_of
 
 Rejection: TypeAlias = Literal[
-    "not noticed", "breaks too much", "cannot be loaded", "does not end", "differs from run to run", "leaks",
-    "not mended", "sandbox died",
-]  # fmt: skip
+    "no program",
+    "not noticed",
+    "breaks too much",
+    "cannot be loaded",
+    "does not end",
+    "differs from run to run",
+    "leaks",
+    "not mended",
+    "sandbox died",
+]
 
 _BATCH = 4
-_MAX_QUICK = 200  # tests that are run first
+_RUNS = 3
 _MAX_SHARE = 0.25  # of all tests, that a bug may fail
 _MAX_FAILING = 60
 _LEAST_TIMEOUT_S = 10.0
@@ -115,31 +122,36 @@ class Workshop:
         return tried.outcomes[id]
 
     async def verify(self, path: str, mutation: Mutation) -> Bug | Rejection:
-        """Three runs with the bug, that must agree, and one with the solution."""
+        """Three runs of the tests that enter the function, which must agree, and one with the solution.
+
+        Tests that do not enter it cannot notice.
+        """
         source = (self.repository.folder / path).read_bytes()
+        if not mutation.is_possible(source):
+            return "no program"
         changes = Changes({path: mutation.applied(source)})
         covering = self.survey.covering[f"{path}:{mutation.first_line}"]
-        quick = await self._run(changes, covering[:_MAX_QUICK])
-        if reason := _unfit(quick):
+        runs = [await self._run(changes, covering, 0)]
+        tests = tuple(test for test in covering if not runs[0].holds(test))
+        if reason := _unfit(runs[0]) or self._unfit_tests(tests):
             return reason
-        noticed = set(covering[:_MAX_QUICK]) - quick.passing
-        if not noticed:
-            return "not noticed"
-        runs = [await self._run(changes, None, hash_seed) for hash_seed in (0, 1)]
-        if reason := _unfit(runs[0]) or _unfit(runs[1]):
-            return reason
-        failing = [tuple(test for test in self.survey.tests if not run.holds(test)) for run in runs]
-        if failing[0] != failing[1] or not noticed <= set(failing[0]):
-            return "differs from run to run"
-        if len(failing[0]) > min(_MAX_FAILING, max(1, _MAX_SHARE * len(self.survey.tests))):
-            return "breaks too much"
-        symptoms = tuple(self._symptoms(failing[0], runs[0]))
-        bug = Bug(path, mutation, failing[0], covering, symptoms)
+        for hash_seed in range(1, _RUNS):
+            runs.append(await self._run(changes, covering, hash_seed))
+            if _unfit(runs[-1]) or tests != tuple(test for test in covering if not runs[-1].holds(test)):
+                return "differs from run to run"
+        symptoms = tuple(self._symptoms(tests, runs[0]))
+        bug = Bug(path, mutation, tests, covering, symptoms)
         problem = self.problem(bug, "")
         added = [line[1:] for line in problem.patch.splitlines() if line.startswith("+") and line[1:2] != "+"]
         if leaks(problem.statement, added):
             return "leaks"
         return bug if await self._is_mended(problem) else "not mended"
+
+    def _unfit_tests(self, failing: Sequence[str]) -> Rejection | None:
+        if not failing:
+            return "not noticed"
+        most = min(_MAX_FAILING, max(1, _MAX_SHARE * len(self.survey.tests)))
+        return "breaks too much" if len(failing) > most else None
 
     async def _is_mended(self, problem: Problem) -> bool:
         """By the solution, as an attempt at the task itself is graded."""
@@ -147,10 +159,11 @@ class Workshop:
         changes = await in_thread(partial(solution_of, problem, repository))
         return (await self.judge.judge(problem, repository, changes)).resolved
 
-    async def _run(self, changes: Changes, only: Sequence[str] | None, hash_seed: int = 0) -> TestRun:
+    async def _run(self, changes: Changes, tests: Sequence[str], hash_seed: int) -> TestRun:
         problem = replace(self.clean, timeout_s=self.timeout_s)
-        files = files_of(only) if only is not None else self.survey.files
-        return await self.judge.run(problem, self.repository, changes, files=files, only=only, hash_seed=hash_seed)
+        return await self.judge.run(
+            problem, self.repository, changes, files=files_of(tests), only=tests, hash_seed=hash_seed
+        )
 
     @property
     def timeout_s(self) -> float:
@@ -164,9 +177,7 @@ class Workshop:
             if failure is not None:
                 file = self.repository.folder / test.partition("::")[0]
                 source = file.read_text("utf-8", "replace") if file.is_file() else ""
-                symptom = find_symptom(
-                    test, failure.error, failure.message, source, failure.line, failure.by_test
-                )
+                symptom = find_symptom(test, failure.error, failure.message, source, failure.line, failure.by_test)
                 found.append(symptom)
         return found or [Symptom(failing[0], "", "", "it fails", True)]
 
@@ -184,9 +195,7 @@ class Workshop:
             statement=write_statement(bug.symptoms, stream("swe statement", id), stubs),
             fail_to_pass=bug.failing,
             pass_to_pass=tuple(
-                test
-                for test in self.survey.tests
-                if test not in bug.failing and test.partition("::")[0] in files
+                test for test in self.survey.tests if test not in bug.failing and test.partition("::")[0] in files
             ),
             patch=unified_diff(bug.path, after, before),
             bug_patch=unified_diff(bug.path, before, after),

@@ -73,9 +73,16 @@ class Mutation:
         """The source with it."""
         return source[: self.start] + self.replacement.encode() + source[self.end :]
 
+    def is_possible(self, source: bytes) -> bool:
+        """Whether what it makes is another program, and one at all."""
+        try:
+            return ast.dump(ast.parse(self.applied(source))) != ast.dump(ast.parse(source))
+        except (SyntaxError, ValueError):
+            return False
+
 
 def mutations(source: bytes) -> list[Mutation]:
-    """All bugs for all functions of a module, those that do not compile or change nothing left out."""
+    """All bugs for all functions of a module. Of some nothing comes: see `Mutation.is_possible`."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -86,15 +93,7 @@ def mutations(source: bytes) -> list[Mutation]:
         for name, function in _functions(tree, "")
         for kind, start, end, replacement in _edits_of(function, text)
     ]
-    return [mutation for mutation in dict.fromkeys(found) if _is_bug(mutation, source, tree)]
-
-
-def _is_bug(mutation: Mutation, source: bytes, tree: ast.Module) -> bool:
-    try:
-        changed = ast.parse(mutation.applied(source))
-    except (SyntaxError, ValueError):
-        return False
-    return ast.dump(changed) != ast.dump(tree)
+    return list(dict.fromkeys(found))
 
 
 class _Text:

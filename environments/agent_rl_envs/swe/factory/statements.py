@@ -63,7 +63,9 @@ _STUB_CLOSINGS = (
 )
 
 
-def write_statement(symptoms: Sequence[Symptom], rng: np.random.Generator, stubs: Sequence[tuple[str, str]] = ()) -> str:
+def write_statement(
+    symptoms: Sequence[Symptom], rng: np.random.Generator, stubs: Sequence[tuple[str, str]] = ()
+) -> str:
     """A report of one or more bugs. `stubs` are (function, path) of those that have no body left."""
     shown = _chosen(symptoms, rng)
     subject = _subject(shown)

@@ -1,4 +1,4 @@
-"""What is found out about a package once: which of its tests pass every time, and which functions each of them enters."""
+"""What is found out about a package once: which of its tests always pass, and which functions each of them enters."""
 
 from __future__ import annotations
 

@@ -65,7 +65,9 @@ class Durations(unittest.TestCase):
                 parse_duration(text)
 
     def test_writes(self) -> None:
-        self.assertEqual([format_duration(5400), format_duration(86461), format_duration(0)], ["1h 30m", "1d 1m 1s", "0s"])
+        self.assertEqual(
+            [format_duration(5400), format_duration(86461), format_duration(0)], ["1h 30m", "1d 1m 1s", "0s"]
+        )
         self.assertEqual(format_duration(-60), "-1m")
 
 

@@ -4,7 +4,6 @@ import unittest
 
 from pantry.graphs import cheapest, components, in_order, reachable, shortest_path
 
-
 ROADS = {"a": ["b", "c"], "b": ["d"], "c": ["d", "e"], "d": ["f"], "e": ["f"], "x": ["y"]}
 
 
@@ -27,7 +26,9 @@ class Ways(unittest.TestCase):
 
 class Order(unittest.TestCase):
     def test_needs(self) -> None:
-        self.assertEqual(in_order({"cake": ["dough", "oven"], "dough": ["flour"], "oven": []}), ["flour", "dough", "oven", "cake"])
+        self.assertEqual(
+            in_order({"cake": ["dough", "oven"], "dough": ["flour"], "oven": []}), ["flour", "dough", "oven", "cake"]
+        )
 
     def test_circle(self) -> None:
         with self.assertRaises(ValueError):

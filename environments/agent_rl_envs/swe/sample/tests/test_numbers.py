@@ -85,7 +85,9 @@ class Written(unittest.TestCase):
 
     def test_ordinals(self) -> None:
         self.assertEqual([ordinal(n) for n in (1, 2, 3, 4)], ["1st", "2nd", "3rd", "4th"])
-        self.assertEqual([ordinal(n) for n in (11, 12, 13, 20, 21, 112)], ["11th", "12th", "13th", "20th", "21st", "112th"])
+        self.assertEqual(
+            [ordinal(n) for n in (11, 12, 13, 20, 21, 112)], ["11th", "12th", "13th", "20th", "21st", "112th"]
+        )
 
     def test_digits(self) -> None:
         self.assertEqual([digits_sum(129), digits_sum(-45)], [12, 9])

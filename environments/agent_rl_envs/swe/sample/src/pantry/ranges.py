@@ -55,7 +55,9 @@ def total_length(ranges: Iterable[Range]) -> float:
 
 def busiest(ranges: Sequence[Range]) -> int:
     """How many of them overlap at most at one place."""
-    events = sorted([(start, 1) for start, end in ranges if start < end] + [(end, -1) for start, end in ranges if start < end])
+    events = sorted(
+        [(start, 1) for start, end in ranges if start < end] + [(end, -1) for start, end in ranges if start < end]
+    )
     most = now = 0
     for _, change in events:
         now += change

@@ -107,9 +107,13 @@ async def collect_changes(sandbox: Sandbox, repository: Repository) -> Changes:
     if result.exit_code != 0 or result.truncated:
         sandbox.check_alive()
         return Changes(too_large=True)  # a tree so deep or wide, or so little memory left, that it cannot be told
-    found = json.loads(result.stdout)
-    write = {path: base64.b64decode(content) for path, content in found["write"].items()}
-    return Changes(write, tuple(found["delete"]), found["too_large"])
+    try:  # in an image, even the Python that tells may be the agent's own work
+        found = json.loads(result.stdout)
+        write = {path: base64.b64decode(content) for path, content in found["write"].items()}
+        changes = Changes(write, tuple(found["delete"]), found["too_large"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Changes(too_large=True)
+    return changes.without([path for path in changes.paths if path.startswith("/") or ".." in path.split("/")])
 
 
 def counted(changes: Changes, problem: Problem) -> Changes:
@@ -137,12 +141,13 @@ class Judge:
         return verdict_of(problem, run)
 
     async def is_sound(self, problem: Problem, repository: Repository) -> bool:
-        """Whether the solution is graded as one. Found out once for each task."""
+        """Whether the solution is graded as one; without any, whether the tests end. Found out once for each task."""
         async with self._checking.setdefault(problem.id, anyio.Lock()):
             if problem.id not in self._sound:
                 changes = await in_thread(functools.partial(solution_of, problem, repository))
                 run = await self.run(problem, repository, changes)
-                self._sound[problem.id] = verdict_of(problem, run).resolved
+                resolved = verdict_of(problem, run).resolved
+                self._sound[problem.id] = resolved if problem.patch else run.status == "done"
             return self._sound[problem.id]
 
     async def _run_attempt(self, problem: Problem, repository: Repository, changes: Changes) -> TestRun:

@@ -25,6 +25,7 @@ _SETTINGS = {
     "sitecustomize.py",
     "usercustomize.py",
 }
+_ENVIRONMENTS = {".venv", "venv", "site-packages"}
 _INSTALLED = (".pth", ".dist-info", ".egg-info", ".egg-link", ".pyc")
 _LONGEST_COMPARED = 20_000  # characters; beyond that lines are compared
 
@@ -56,7 +57,7 @@ def is_protected(path: str) -> bool:
     parts = PurePosixPath(path).parts
     name = parts[-1]
     return (
-        bool(_TEST_FOLDERS & set(parts[:-1]))
+        bool((_TEST_FOLDERS | _ENVIRONMENTS) & set(parts[:-1]))
         or name in _SETTINGS
         or (name.endswith(".py") and (name.startswith("test_") or name.endswith("_test.py")))
         or any(part.endswith(_INSTALLED) for part in parts)

@@ -31,6 +31,7 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
     for path in job["delete"]:
         try:
             os.unlink(path)
+            os.removedirs(os.path.dirname(path))  # as git does with folders that have nothing left in them
         except OSError:
             pass
     for path, content in job["write"].items():

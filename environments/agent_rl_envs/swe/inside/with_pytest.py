@@ -47,6 +47,13 @@ class Reporter:
         sys.path[:0] = paths
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> Generator[None, Any, None]:
+        """In this process, whatever the repository's settings say of others (xdist)."""
+        if getattr(config.option, "numprocesses", None):
+            config.option.numprocesses = 0
+        yield
+
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Keep those that are asked for, and put canaries around them."""

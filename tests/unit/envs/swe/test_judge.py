@@ -93,6 +93,26 @@ async def test_a_flood_of_files_is_no_attempt(shop):
     assert not changes.paths
 
 
+async def test_paths_that_lead_out_are_no_part_of_an_attempt(shop, monkeypatch):
+    """An image's own Python could be made to tell anything."""
+    told = '{"write": {"../x": "", "/etc/x": "", "a/../../x": "", "ok.py": ""}, "delete": ["../y"], "too_large": false}'
+    problem = shop.problem()
+    repository = await shop.repositories.prepare(problem)
+    async with await open_sandbox(repository.workspace(shop.config, problem.source)) as sandbox:
+        for text, paths in ((told, ("ok.py",)), ("no json", ()), ("[]", ()), ('{"write": 1}', ())):
+            monkeypatch.setattr("agent_rl_envs.swe.judge.program", lambda name, text=text: f"print({text!r})")
+            assert (await collect_changes(sandbox, repository)).paths == paths
+
+
+async def test_a_folder_can_become_a_file(shop):
+    problem = shop.problem({"calc.py": "", "calc/__init__.py": BROKEN}, patch="x")
+    repository = await shop.repositories.prepare(problem)
+    changes = Changes({"calc.py": WHOLE.encode()}, ("calc/__init__.py",))
+    assert (await shop.judge.judge(problem, repository, changes)).resolved
+    other = Changes({"tests/data": b"x", "calc": b"x", "calc.py": WHOLE.encode()}, ("calc/__init__.py",))
+    assert (await shop.judge.judge(problem, repository, other)).resolved
+
+
 async def test_history_ends_with_the_base(shop):
     """Neither the fix nor anything else of the source's history can be read."""
     problem = shop.problem()

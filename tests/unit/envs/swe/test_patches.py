@@ -95,6 +95,8 @@ def test_the_ratio_is_difflibs():
         ("x.dist-info/entry_points.txt", True),
         ("src/x.egg-info/entry_points.txt", True),
         ("src/core.pyc", True),
+        (".venv/bin/python", True),
+        ("lib/site-packages/pytest.py", True),
     ],
 )
 def test_protected_files(path: str, protected: bool):

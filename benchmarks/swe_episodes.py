@@ -112,7 +112,9 @@ async def episodes(spec: EnvironmentSpec, config: SweConfig, tests_s: float) -> 
     assert report.overall is not None
     assert report.overall.reward.value == 1.0, report
     most = min(config.judges, os.cpu_count() or 1) / tests_s
-    print(f"{len(tasks) / took:.2f} episodes/s, {CONCURRENT} at once   limit {most:.2f} (the tests, {config.judges} at once)")
+    print(
+        f"{len(tasks) / took:.2f} episodes/s, {CONCURRENT} at once   limit {most:.2f} (the tests, {config.judges} at once)"
+    )
 
 
 async def measure(rows: str) -> None:

@@ -33,7 +33,6 @@ from agent_rl_envs.swe.packages import check_testable
 from agent_rl_envs.swe.problems import Problem, Source
 from agent_rl_envs.swe.repositories import Repositories
 
-_INDEX_TIMEOUT_S = 120.0
 _DENOMINATOR = 1000
 
 
@@ -137,7 +136,7 @@ def write_tasks(config: MakeConfig, made: dict[str, list[tuple[str, Problem]]]) 
 
 async def _open_workshop(package: str, config: MakeConfig, repositories: Repositories, judge: Judge) -> Workshop:
     """Fetched, installed and its tests run; what was found out is kept for the next time."""
-    source = await in_thread(partial(source_of, package, config.requires))
+    source = await in_thread(partial(source_of, package, config.requires, config.prepare_timeout_s))
     clean = clean_problem(source.name if source.kind == "package" else Path(source.name).name, source, "pytest")
     repository = await repositories.prepare(clean)
     noted = config.output / f"survey-{_file_name(clean.id)}.json"
@@ -149,7 +148,7 @@ async def _open_workshop(package: str, config: MakeConfig, repositories: Reposit
     return Workshop(clean, repository, repositories, judge, found)
 
 
-def source_of(package: str, requires: Sequence[str]) -> Source:
+def source_of(package: str, requires: Sequence[str], timeout_s: float) -> Source:
     """What a package's name or folder stands for: its newest version, or the commit that is checked out. Blocks."""
     if Path(package).is_dir():
         folder = Path(package).resolve()
@@ -159,7 +158,7 @@ def source_of(package: str, requires: Sequence[str]) -> Source:
         raise UserError(f"{package} is neither a folder nor the name of a package, such as click or click==8.1.7.")
     check_testable(name)
     if not version:
-        said = run([sys.executable, "-m", "pip", "index", "versions", name], timeout_s=_INDEX_TIMEOUT_S)
+        said = run([sys.executable, "-m", "pip", "index", "versions", name], timeout_s=timeout_s)
         match = re.search(r"\(([^)]+)\)", said)
         if not match:
             raise UserError(f"The package index does not say which versions of {name} there are.")

@@ -64,20 +64,20 @@ class Repository:
 
     def _sandbox(self, config: SandboxConfig, source: Source, base: Path) -> SandboxConfig:
         runtime = self.runtime
-        of_image = {"image": source.name, "workspace": source.folder} if source.kind == "image" else {}
+        if source.kind == "image":
+            config = config.model_copy(update={"image": source.name, "workspace": source.folder})
         return config.model_copy(
             update={
                 "base": base,
                 "read_only": (*config.read_only, *runtime.read_only),
-                "environment": {**self._environment(config), **config.environment},
-                **of_image,
+                "environment": {**self._environment(config.workspace), **config.environment},
             }
         )
 
-    def _environment(self, config: SandboxConfig) -> dict[str, str]:
+    def _environment(self, workspace: str) -> dict[str, str]:
         runtime = self.runtime
         # Where the workspace's path is not known beforehand (`process`), the relative ones serve.
-        paths = [f"{config.workspace}/{path}" for path in runtime.python_path] + list(runtime.python_path)
+        paths = [f"{workspace}/{path}" for path in runtime.python_path] + list(runtime.python_path)
         return {
             "PATH": f"{Path(runtime.python).parent}:{_PATH}",
             "PYTHONPATH": ":".join(paths),

@@ -50,7 +50,7 @@ def clean_problem(name: str, source: Source, driver: Driver, timeout_s: float = 
 
 async def survey(problem: Problem, repository: Repository, judge: Judge) -> Survey:
     """Run all tests several times. Raises `UserError` where too few pass to make anything of it."""
-    files = test_files(repository.folder)
+    files = files_with_tests(repository.folder)
     if not files:
         raise UserError(f"{problem.id} comes without tests: take its git repository instead of its sdist.")
     first = await judge.run(problem, repository, Changes(), files=files)
@@ -67,7 +67,7 @@ async def survey(problem: Problem, repository: Repository, judge: Judge) -> Surv
     return Survey(tests, _covering(again[-1], set(tests)), first.duration_s)
 
 
-def test_files(folder: Path) -> list[str]:
+def files_with_tests(folder: Path) -> list[str]:
     """Files that pytest would collect."""
     found = [*folder.rglob("test_*.py"), *folder.rglob("*_test.py"), *folder.rglob("tests.py")]
     paths = {path.relative_to(folder).as_posix() for path in found}

@@ -5,9 +5,15 @@ Canaries are tests that must fail, at the beginning and at the end: where one do
 
 from __future__ import annotations
 
-import json
-import os
 import sys
+
+sys.path[:] = [path for path in sys.path if path]  # not the workspace: nothing there may stand in for a library
+
+import json  # noqa: E402
+import os  # noqa: E402
+import unittest  # noqa: E402
+
+import pytest  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,11 +21,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
-sys.path[:] = [path for path in sys.path if path]  # not the workspace: what is there must not stand in for pytest
-
-import unittest  # noqa: E402
-
-import pytest  # noqa: E402
 
 _LONGEST_MESSAGE = 1500
 
@@ -43,7 +44,7 @@ class Reporter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_load_initial_conftests(self) -> None:
         """Only now, after plugins were looked for, may the repository be imported."""
-        paths = [os.path.join(self.root, path) for path in self.order["python_path"]]
+        paths = [os.path.normpath(os.path.join(self.root, path)) for path in self.order["python_path"]]
         sys.path[:0] = paths
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 

@@ -5,18 +5,18 @@ Canaries are tests that must fail, at the beginning and at the end: where one do
 
 from __future__ import annotations
 
-import json
-import os
 import sys
+
+sys.path[:] = [path for path in sys.path if path]  # not the workspace: nothing there may stand in for a library
+
+import json  # noqa: E402
+import os  # noqa: E402
+import unittest  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
-
-sys.path[:] = [path for path in sys.path if path]  # not the workspace: what is there must not stand in for unittest
-
-import unittest  # noqa: E402
 
 _LONGEST_MESSAGE = 1500
 
@@ -166,7 +166,7 @@ def main() -> None:
     order = json.loads(sys.stdin.read())
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    paths = [os.path.join(os.getcwd(), path) for path in order["python_path"]]
+    paths = [os.path.normpath(os.path.join(os.getcwd(), path)) for path in order["python_path"]]
     names: dict[str, str] = {}
     reporter = Reporter(order, names)
     canaries = [canary(name, kind) for kind, name in enumerate(order["canaries"])]

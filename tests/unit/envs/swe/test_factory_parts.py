@@ -62,8 +62,8 @@ def made() -> dict[str, list[str]]:
         ("break_for_continue", "break"),
         ("constant", "found.append(item[index + 2 :])"),
         ("off_by_one", "found.append(item[index + 1 - 1 :])"),
-        ("wrong_function", "found.append(min(item, key or \"\"))"),
-        ("swapped_arguments", "found.append(max(key or \"\", item))"),
+        ("wrong_function", 'found.append(min(item, key or ""))'),
+        ("swapped_arguments", 'found.append(max(key or "", item))'),
         ("default", "def find(items, key=None, *, strict=False):"),
         ("early_return", "return found"),
         ("stub", "raise NotImplementedError"),
@@ -105,14 +105,14 @@ def test_what_is_no_python_has_no_bugs():
 
 # --- statements -----------------------------------------------------------------------------------------------------
 
-TEST = '''def test_parts():
+TEST = """def test_parts():
     items = [1, 2]
     assert chunks(
         items, 2
     ) == [[1, 2]]
     with raises(ValueError):
         chunks(items, 0)
-'''
+"""
 
 
 def test_the_check_that_failed_is_shown():

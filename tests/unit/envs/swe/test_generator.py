@@ -36,12 +36,17 @@ def test_a_seed_gives_the_same_tasks_and_another_gives_others():
 
 def test_no_function_is_in_both_splits():
     places = [
-        {line for problem in make_problems(split, 30, 0, (1, 2)) for line in problem.bug_patch.splitlines() if line[:1] == "+"}
+        {
+            line
+            for problem in make_problems(split, 30, 0, (1, 2))
+            for line in problem.bug_patch.splitlines()
+            if line[:1] == "+"
+        }
         for split in ("train", "test")
     ]
-    assert not {line for line in places[0] & places[1] if line.strip("+ ") not in ("pass", "raise NotImplementedError")} - {
-        line for line in places[0] if line.startswith("+++")
-    }
+    assert not {
+        line for line in places[0] & places[1] if line.strip("+ ") not in ("pass", "raise NotImplementedError")
+    } - {line for line in places[0] if line.startswith("+++")}
 
 
 def test_single_bugs_run_out():

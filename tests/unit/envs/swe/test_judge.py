@@ -159,7 +159,10 @@ async def test_a_file_that_the_solution_changes_counts(shop):
         ("import unittest\nunittest.case.TestCase.run = lambda s, r: r.addSuccess(s)\n", "tampered"),
         ("import os\nos._exit(0)\n", "failed"),
         ("import sys\nsys.exit(0)\n", "failed"),
-        ("import os\nfor fd in range(3, 99):\n  try: os.write(fd, b'{\"end\": 0}\\n')\n  except OSError: pass\n", "tampered"),
+        (
+            "import os\nfor fd in range(3, 99):\n  try: os.write(fd, b'{\"end\": 0}\\n')\n  except OSError: pass\n",
+            "tampered",
+        ),
     ],
     ids=["weak asserts", "no tests", "leaves", "leaves politely", "forges"],
 )

@@ -144,7 +144,10 @@ def test_train_and_test_share_nothing(split: str, tmp_path: Path):
     rows = {name: (tmp_path / f"{name}.jsonl").read_text().splitlines() for name in ("train", "test")}
     assert len(rows["train"]) > len(rows["test"]) > 0
     places = {problem.id: (name, place) for name, entries in made.items() for place, problem in entries}
-    seen = {name: {places[json.loads(line)["instance_id"]][: 2 if split == "function" else 1] for line in lines} for name, lines in rows.items()}
+    seen = {
+        name: {places[json.loads(line)["instance_id"]][: 2 if split == "function" else 1] for line in lines}
+        for name, lines in rows.items()
+    }
     assert not seen["train"] & seen["test"]
     before = (tmp_path / "train.jsonl").read_bytes()
     write_tasks(config, dict(reversed(made.items())))
@@ -160,7 +163,10 @@ async def test_packages_that_cannot_be_used_are_left_out(tmp_path: Path):
 
 
 async def test_repositories_of_rows_are_prepared_before(tmp_path: Path):
-    write_tasks(MakeConfig(packages=("a",), output=tmp_path, test_share=0.5), {"s": [("f", p) for p in make_problems("train", 2, 0, (1,))]})
+    write_tasks(
+        MakeConfig(packages=("a",), output=tmp_path, test_share=0.5),
+        {"s": [("f", p) for p in make_problems("train", 2, 0, (1,))]},
+    )
     said = tmp_path / "said"
     with said.open("w") as file:
         await prepare(PrepareConfig(source=str(tmp_path), cache=tmp_path / "cache"), Console(file=file, width=200))

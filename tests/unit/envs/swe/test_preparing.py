@@ -1,7 +1,6 @@
 """Repositories are prepared once, whole, and from whatever they come from."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from agent_rl_envs.swe.command import source_of
 from agent_rl_envs.swe.commands import commit_all, git, run
 from agent_rl_envs.swe.packages import declared_test_requirements, python_paths
 from agent_rl_envs.swe.problems import Problem, Source
-from agent_rl_envs.swe.repositories import Repositories, Runtime
+from agent_rl_envs.swe.repositories import Repositories, Repository, Runtime
 from agent_rl_envs.swe.sources import fetch
 
 
@@ -45,13 +44,13 @@ def test_what_failed_half_way_is_not_there_and_is_made_anew(tmp_path: Path):
 
     def fail(part: Path) -> None:
         (part / "half").touch()
-        raise ValueError
+        raise ValueError("broken")
 
     def succeed(part: Path) -> None:
         assert not list(part.iterdir())
 
     for place in (cache.moved, cache.in_place):
-        with pytest.raises(ValueError, match=""):
+        with pytest.raises(ValueError, match="broken"):
             place("trees", "k", fail)
         place("trees", "k", succeed)
 
@@ -130,7 +129,7 @@ def test_the_files_of_a_commit(history: Path, tmp_path: Path):
         folder.mkdir()
         fetch(Source("git", str(history), commit), folder, cache, 10.0)
         assert (folder / "a.py").read_text() == ("3", "2", "1", "2")[index]
-        assert sorted(os.listdir(folder)) == [".gitattributes", "a.py", "tests"]
+        assert sorted(path.name for path in folder.iterdir()) == [".gitattributes", "a.py", "tests"]
 
 
 def test_a_commit_that_came_later_is_fetched(history: Path, tmp_path: Path):
@@ -167,8 +166,11 @@ def test_layers_share_files_and_leave_the_tree_alone(history: Path, tmp_path: Pa
 def test_a_patch_that_does_not_fit_is_said(history: Path, tmp_path: Path):
     repositories = Repositories(tmp_path / "cache", SandboxConfig(), 10.0)
     source = Source("git", str(history), commits(history)[0])
+    patch = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-8\n+9\n"
     with pytest.raises(UserError, match="git apply"):
-        repositories.prepared(Problem("p", "", source, ("t",), bug_patch="--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-8\n+9\n"))
+        repositories.prepared(
+            Problem("p", "", source, ("t",), bug_patch="--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-8\n+9\n")
+        )
 
 
 def test_what_tests_need_is_read_from_pyproject(tmp_path: Path):
@@ -187,12 +189,12 @@ def test_where_a_repository_is_imported_from(tmp_path: Path):
 
 
 def test_what_a_package_is_called(history: Path):
-    assert source_of(str(history), ()) == Source("git", str(history), commits(history)[0])
-    assert source_of("click==8.1.7", ("x",)) == Source("package", "click==8.1.7", requires=("x",))
+    assert source_of(str(history), (), 60.0) == Source("git", str(history), commits(history)[0])
+    assert source_of("click==8.1.7", ("x",), 60.0) == Source("package", "click==8.1.7", requires=("x",))
     with pytest.raises(UserError, match="pytest imports it"):
-        source_of("packaging==24.0", ())
+        source_of("packaging==24.0", (), 60.0)
     with pytest.raises(UserError, match="neither a folder nor the name"):
-        source_of("../nowhere", ())
+        source_of("../nowhere", (), 60.0)
 
 
 def test_keys_differ_with_every_part():
@@ -211,3 +213,12 @@ def test_an_image_is_unpacked_with_its_python(tmp_path: Path):
     _unpack(packed.getvalue(), "/opt/python", tmp_path / "part")
     assert (tmp_path / "part/tree/a.py").read_text() == "1"
     assert (tmp_path / "part/python").read_text() == "/opt/python"
+
+
+def test_a_repository_of_an_image_is_where_it_was(tmp_path: Path):
+    """So that what is installed in it from there is found, and the image's own copy, with its history, is not."""
+    repository = Repository(tmp_path, tmp_path, {}, Runtime("/opt/bin/python"))
+    config = repository.workspace(SandboxConfig(kind="docker"), Source("image", "some:image"))
+    assert (config.image, config.workspace, config.base) == ("some:image", "/testbed", tmp_path)
+    assert config.environment["PYTHONPATH"].split(":")[0] == "/testbed/."
+    assert config.environment["PATH"].split(":")[0] == "/opt/bin"

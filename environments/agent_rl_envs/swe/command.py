@@ -102,7 +102,7 @@ async def make(config: MakeConfig, console: Console) -> None:
                 bugs, rejected = await workshop.find_bugs(
                     wanted, config.seed, config.per_function, tried, partial(_advance, advance)
                 )
-            made[name] = [(bug.place, workshop.problem(bug, "")) for bug in bugs]
+            made[name] = [(bug.place, workshop.problem(bug)) for bug in bugs]
             reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
             table.add_row(name, str(len(workshop.survey.tests)), str(len(bugs)), reasons)
     total = write_tasks(config, made)

@@ -77,7 +77,7 @@ def by_file(patch: str) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     lines: list[str] = []
     old, in_hunk = "", False
-    for line in patch.splitlines():
+    for line in patch.removesuffix("\n").split("\n"):
         if line.startswith("diff --git ") or (not in_hunk and line.startswith("--- ")):
             in_hunk = False
             if line.startswith("--- "):
@@ -117,8 +117,7 @@ def _ratio(one: str, other: str) -> float:
 
 def unified_diff(path: str, old: str | None, new: str | None) -> str:
     """The diff of one file as git writes it; `None`: there is none."""
-    before = old.splitlines(keepends=True) if old is not None else []
-    after = new.splitlines(keepends=True) if new is not None else []
+    before, after = _lines(old or ""), _lines(new or "")
     names = (f"a/{path}" if old is not None else "/dev/null", f"b/{path}" if new is not None else "/dev/null")
     body = "".join(
         line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
@@ -128,3 +127,10 @@ def unified_diff(path: str, old: str | None, new: str | None) -> str:
         return ""
     mode = "new file mode 100644\n" if old is None else "deleted file mode 100644\n" if new is None else ""
     return f"diff --git a/{path} b/{path}\n{mode}{body}"
+
+
+def _lines(text: str) -> list[str]:
+    """As git sees them: form feeds and the like end none."""
+    lines = [f"{line}\n" for line in text.split("\n")]
+    last = lines.pop().removesuffix("\n")
+    return [*lines, last] if last else lines

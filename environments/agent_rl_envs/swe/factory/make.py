@@ -39,7 +39,6 @@ Rejection: TypeAlias = Literal[
 ]
 
 _BATCH = 4
-_RUNS = 3
 _MAX_SHARE = 0.25  # of all tests, that a bug may fail
 _MAX_FAILING = 60
 _LEAST_TIMEOUT_S = 10.0
@@ -122,26 +121,27 @@ class Workshop:
         return tried.outcomes[id]
 
     async def verify(self, path: str, mutation: Mutation) -> Bug | Rejection:
-        """Three runs of the tests that enter the function, which must agree, and one with the solution.
+        """Three runs with different seeds of hashes, which must agree, and one with the solution.
 
-        Tests that do not enter it cannot notice.
+        Two are of the tests that enter the function, since others cannot notice, and one is as attempts are graded.
         """
         source = (self.repository.folder / path).read_bytes()
         if not mutation.is_possible(source):
             return "no program"
         changes = Changes({path: mutation.applied(source)})
         covering = self.survey.covering[f"{path}:{mutation.first_line}"]
-        runs = [await self._run(changes, covering, 0)]
-        tests = tuple(test for test in covering if not runs[0].holds(test))
-        if reason := _unfit(runs[0]) or self._unfit_tests(tests):
+        first = await self._run(changes, covering, covering, 0)
+        failing = tuple(test for test in covering if not first.holds(test))
+        if reason := _unfit(first) or self._unfit_tests(failing):
             return reason
-        for hash_seed in range(1, _RUNS):
-            runs.append(await self._run(changes, covering, hash_seed))
-            if _unfit(runs[-1]) or tests != tuple(test for test in covering if not runs[-1].holds(test)):
+        graded = tuple(test for test in self.survey.tests if test.partition("::")[0] in files_of(covering))
+        for hash_seed, tests, only in ((1, covering, covering), (2, graded, None)):
+            again = await self._run(changes, tests, only, hash_seed)
+            if _unfit(again) or {*failing} != {test for test in tests if not again.holds(test)}:
                 return "differs from run to run"
-        symptoms = tuple(self._symptoms(tests, runs[0]))
-        bug = Bug(path, mutation, tests, covering, symptoms)
-        problem = self.problem(bug, "")
+        symptoms = tuple(self._symptoms(failing, first))
+        bug = Bug(path, mutation, failing, covering, symptoms)
+        problem = self.problem(bug)
         added = [line[1:] for line in problem.patch.splitlines() if line.startswith("+") and line[1:2] != "+"]
         if leaks(problem.statement, added):
             return "leaks"
@@ -159,10 +159,11 @@ class Workshop:
         changes = await in_thread(partial(solution_of, problem, repository))
         return (await self.judge.judge(problem, repository, changes)).resolved
 
-    async def _run(self, changes: Changes, tests: Sequence[str], hash_seed: int) -> TestRun:
+    async def _run(self, changes: Changes, tests: Sequence[str], only: Sequence[str] | None, hash_seed: int) -> TestRun:
+        """All tests in the files of some, or `only` those."""
         problem = replace(self.clean, timeout_s=self.timeout_s)
         return await self.judge.run(
-            problem, self.repository, changes, files=files_of(tests), only=tests, hash_seed=hash_seed
+            problem, self.repository, changes, files=files_of(tests), only=only, hash_seed=hash_seed
         )
 
     @property
@@ -181,10 +182,10 @@ class Workshop:
                 found.append(symptom)
         return found or [Symptom(failing[0], "", "", "it fails", True)]
 
-    def problem(self, bug: Bug, split: str) -> Problem:
+    def problem(self, bug: Bug) -> Problem:
         """The task that a bug makes. Its tests are those of the files that notice it or run its function."""
-        before = (self.repository.folder / bug.path).read_text("utf-8")
-        after = bug.mutation.applied((self.repository.folder / bug.path).read_bytes()).decode()
+        source = (self.repository.folder / bug.path).read_bytes()
+        before, after = source.decode(), bug.mutation.applied(source).decode()
         name = self.clean.id.partition("==")[0].rpartition("/")[2]
         id = f"{name}-{derive_seed(self.clean.id, bug.path, bug.mutation.start, bug.mutation.replacement):016x}"
         files = files_of((*bug.failing, *bug.covering))
@@ -201,7 +202,7 @@ class Workshop:
             bug_patch=unified_diff(bug.path, before, after),
             test_files=files,
             timeout_s=self.timeout_s,
-            tags=tuple(tag for tag in (name, bug.mutation.kind, split) if tag),
+            tags=(name, bug.mutation.kind),
         )
 
 

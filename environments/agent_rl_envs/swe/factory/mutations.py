@@ -84,8 +84,9 @@ class Mutation:
 def mutations(source: bytes) -> list[Mutation]:
     """All bugs for all functions of a module. Of some nothing comes: see `Mutation.is_possible`."""
     try:
+        source.decode()
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError):  # among them what is not written in UTF-8
         return []
     text = _Text(source)
     found = [

@@ -1,4 +1,4 @@
-"""Episodes of `swe` in real sandboxes: tools, submissions, guidance, rewards, and attempts to be rewarded for nothing."""
+"""Episodes of `swe` in real sandboxes: tools, submissions, guidance, rewards, and cheats that earn nothing."""
 
 import json
 import shutil

@@ -52,7 +52,7 @@ R2E = {
         {
             "test_file_names": ["test_1.py", "__init__.py"],
             "test_file_codes": ["def test_x(): pass\n", ""],
-            "old_commit_res_stdout": "PASSED r2e_tests/test_1.py::TestWeb::test_old\nFAILED r2e_tests/test_1.py::test_x\n",
+            "old_commit_res_stdout": "PASSED r2e_tests/test_1.py::TestWeb::test_old\nFAILED test_1.py::test_x\n",
         }
     ),
     "expected_output_json": json.dumps({"TestWeb.test_old": "PASSED", "test_x": "PASSED", "test_slow": "FAILED"}),

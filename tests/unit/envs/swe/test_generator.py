@@ -4,7 +4,7 @@ import pytest
 
 from agent_rl_envs.swe.factory.bugs import bug_from, bug_to_data
 from agent_rl_envs.swe.generator import _known, make_problems
-from agent_rl_envs.swe.patches import is_protected, touched
+from agent_rl_envs.swe.patches import is_protected, touched, unified_diff
 from agent_rl_envs.swe.problems import from_data, to_data
 from agent_rl_envs.swe.repositories import Repositories
 from agent_rl_envs.swe.sources import SAMPLE
@@ -35,18 +35,16 @@ def test_a_seed_gives_the_same_tasks_and_another_gives_others():
 
 
 def test_no_function_is_in_both_splits():
-    places = [
-        {
-            line
-            for problem in make_problems(split, 30, 0, (1, 2))
-            for line in problem.bug_patch.splitlines()
-            if line[:1] == "+"
-        }
-        for split in ("train", "test")
-    ]
-    assert not {
-        line for line in places[0] & places[1] if line.strip("+ ") not in ("pass", "raise NotImplementedError")
-    } - {line for line in places[0] if line.startswith("+++")}
+    train, test = (make_problems(split, 60, 0, (1,)) for split in ("train", "test"))
+    places = [{bug.place for bug in BUGS if any(_is_of(bug, problem) for problem in some)} for some in (train, test)]
+    assert places[0]
+    assert places[1]
+    assert not places[0] & places[1]
+
+
+def _is_of(bug, problem) -> bool:
+    broken = bug.mutation.applied((SAMPLE / bug.path).read_bytes()).decode()
+    return problem.bug_patch == unified_diff(bug.path, (SAMPLE / bug.path).read_text(), broken)
 
 
 def test_single_bugs_run_out():

@@ -33,6 +33,14 @@ if runner:
 """
 
 
+FORGES = """
+import os
+for fd in range(3, 99):
+    try: os.write(fd, b'{"test": "tests/test_calc.py::Calc::test_add", "outcome": "passed"}\\n{"end": 0}\\n')
+    except OSError: pass
+"""
+
+
 async def verdict(shop, problem, write):
     repository = await shop.repositories.prepare(problem)
     changes = counted(Changes({path: text.encode() for path, text in write.items()}), problem)
@@ -159,10 +167,7 @@ async def test_a_file_that_the_solution_changes_counts(shop):
         ("import unittest\nunittest.case.TestCase.run = lambda s, r: r.addSuccess(s)\n", "tampered"),
         ("import os\nos._exit(0)\n", "failed"),
         ("import sys\nsys.exit(0)\n", "failed"),
-        (
-            "import os\nfor fd in range(3, 99):\n  try: os.write(fd, b'{\"end\": 0}\\n')\n  except OSError: pass\n",
-            "tampered",
-        ),
+        (FORGES, "tampered"),
     ],
     ids=["weak asserts", "no tests", "leaves", "leaves politely", "forges"],
 )

@@ -1,5 +1,6 @@
 """The task factory on a small package: what is kept, what is rejected and why, resumed and repeated."""
 
+import io
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from agent_rl_envs.swe.command import MakeConfig, PrepareConfig, make, prepare, 
 from agent_rl_envs.swe.factory.bugs import Bug
 from agent_rl_envs.swe.factory.make import Tried, Workshop
 from agent_rl_envs.swe.factory.mutations import Mutation
-from agent_rl_envs.swe.factory.survey import candidates, survey, test_files
+from agent_rl_envs.swe.factory.survey import candidates, files_with_tests, survey
 from agent_rl_envs.swe.generator import make_problems
 from tests.unit.envs.swe.conftest import WHOLE
 
@@ -73,7 +74,7 @@ async def test_a_survey_knows_which_tests_pass_and_what_they_enter(workshop):
         "wait",
         "same",
     }
-    assert test_files(workshop.repository.folder) == ["tests/test_calc.py"]
+    assert files_with_tests(workshop.repository.folder) == ["tests/test_calc.py"]
 
 
 async def test_a_bug_that_tests_notice_is_kept(workshop):
@@ -81,7 +82,7 @@ async def test_a_bug_that_tests_notice_is_kept(workshop):
     bug = await workshop.verify(path, one)
     assert isinstance(bug, Bug)
     assert bug.failing == ("tests/test_calc.py::Calc::test_add",)
-    problem = workshop.problem(bug, "train")
+    problem = workshop.problem(bug)
     assert "-    return a - b\n+    return a + b" in problem.patch
     assert "self.assertEqual(calc.add(2, 3), 5)" in problem.statement
     assert "`-1`" in problem.statement
@@ -108,11 +109,11 @@ async def test_a_bug_that_nobody_notices(workshop):
 
 
 async def test_a_bug_that_shows_only_sometimes(workshop):
-    """The order of a set depends on the seed of hashes, which differs in each of the runs."""
+    """Here with the first seed of hashes alone, of which each run has another."""
     place = SOURCE.index("''.join")
-    sometimes = Mutation("same", SOURCE[:place].count("\n"), "constant", place, place, "'x' * (hash('b') % 2) + ")
-    seen = {str(await workshop.verify("calc.py", sometimes)) for _ in range(1)}
-    assert seen <= {"differs from run to run"}
+    once = "'x' * (__import__('os').environ['PYTHONHASHSEED'] == '0') + "
+    sometimes = Mutation("same", SOURCE[:place].count("\n"), "constant", place, place, once)
+    assert await workshop.verify("calc.py", sometimes) == "differs from run to run"
 
 
 async def test_what_is_no_program(workshop):
@@ -142,12 +143,11 @@ def test_train_and_test_share_nothing(split: str, tmp_path: Path):
     made = {f"package{i}": [(f"f{j % 5}", problem) for j, problem in enumerate(problems[i::8])] for i in range(8)}
     assert write_tasks(config, made) == 40
     rows = {name: (tmp_path / f"{name}.jsonl").read_text().splitlines() for name in ("train", "test")}
-    assert len(rows["train"]) > len(rows["test"]) > 0
+    assert rows["train"]
+    assert rows["test"]
     places = {problem.id: (name, place) for name, entries in made.items() for place, problem in entries}
-    seen = {
-        name: {places[json.loads(line)["instance_id"]][: 2 if split == "function" else 1] for line in lines}
-        for name, lines in rows.items()
-    }
+    parts = 2 if split == "function" else 1
+    seen = {name: {places[json.loads(line)["instance_id"]][:parts] for line in lines} for name, lines in rows.items()}
     assert not seen["train"] & seen["test"]
     before = (tmp_path / "train.jsonl").read_bytes()
     write_tasks(config, dict(reversed(made.items())))
@@ -155,22 +155,19 @@ def test_train_and_test_share_nothing(split: str, tmp_path: Path):
 
 
 async def test_packages_that_cannot_be_used_are_left_out(tmp_path: Path):
-    console = Console(file=(tmp_path / "said").open("w"), width=200)
+    said = io.StringIO()
     config = MakeConfig(packages=("packaging==24.0",), output=tmp_path / "out")
     with pytest.raises(UserError, match="No task could be made"):
-        await make(config, console)
-    assert "pytest imports it" in (tmp_path / "said").read_text()
+        await make(config, Console(file=said, width=200))
+    assert "pytest imports it" in said.getvalue()
 
 
 async def test_repositories_of_rows_are_prepared_before(tmp_path: Path):
-    write_tasks(
-        MakeConfig(packages=("a",), output=tmp_path, test_share=0.5),
-        {"s": [("f", p) for p in make_problems("train", 2, 0, (1,))]},
-    )
-    said = tmp_path / "said"
-    with said.open("w") as file:
-        await prepare(PrepareConfig(source=str(tmp_path), cache=tmp_path / "cache"), Console(file=file, width=200))
-    assert "2 of 2 repositories are ready" in said.read_text()
+    config = MakeConfig(packages=("a",), output=tmp_path, test_share=0.5)
+    write_tasks(config, {"s": [("f", problem) for problem in make_problems("train", 2, 0, (1,))]})
+    said = io.StringIO()
+    await prepare(PrepareConfig(source=str(tmp_path), cache=tmp_path / "cache"), Console(file=said, width=200))
+    assert "2 of 2 repositories are ready" in said.getvalue()
     assert len(list((tmp_path / "cache/layers").iterdir())) == 2
 
 

@@ -28,15 +28,25 @@ def test_a_removed_line_that_looks_like_a_header_is_no_header():
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(OLD, NEW), (OLD, OLD[:-1]), (OLD[:-1], NEW), (None, "x"), ("x\n", None), ("a\n", "a\nb"), ("", "x\n")],
+    [
+        (OLD, NEW),
+        (OLD, OLD[:-1]),
+        (OLD[:-1], NEW),
+        (None, "x"),
+        ("a\x0c\u2028b\nc\n", "a\x0cb\nc\n"),
+        ("a\r\nb\r\n", "a\r\nc\r\n"),
+        ("x\n", None),
+        ("a\n", "a\nb"),
+        ("", "x\n"),
+    ],
 )
 def test_git_applies_what_is_written(tmp_path: Path, old: str | None, new: str | None):
     file = tmp_path / "below" / "f.txt"
     file.parent.mkdir()
     if old is not None:
-        file.write_text(old)
+        file.write_bytes(old.encode())
     apply(unified_diff("below/f.txt", old, new), tmp_path)
-    assert (file.read_text() if file.exists() else None) == new
+    assert (file.read_bytes().decode() if file.exists() else None) == new
 
 
 def test_a_repository_around_it_does_not_matter(tmp_path: Path):

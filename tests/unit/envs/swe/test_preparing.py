@@ -168,9 +168,7 @@ def test_a_patch_that_does_not_fit_is_said(history: Path, tmp_path: Path):
     source = Source("git", str(history), commits(history)[0])
     patch = "--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-8\n+9\n"
     with pytest.raises(UserError, match="git apply"):
-        repositories.prepared(
-            Problem("p", "", source, ("t",), bug_patch="--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-8\n+9\n")
-        )
+        repositories.prepared(Problem("p", "", source, ("t",), bug_patch=patch))
 
 
 def test_what_tests_need_is_read_from_pyproject(tmp_path: Path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, field_validator
 
+from agent_rl.concurrency import in_thread
 from agent_rl.config import Config
 from agent_rl.errors import not_found
 from agent_rl.grading import grade
@@ -132,7 +133,7 @@ class SweEnvironment(ToolEnvironment):
         if not verdict.resolved and self._attempts < self._config.attempts:
             self._tools.reopen()
             return Step((Message("user", guidance(verdict, problem, self._config.guidance, bool(changes.paths))),))
-        alike = similarity(patch_of(changes, repository), problem.patch)
+        alike = await in_thread(lambda: similarity(patch_of(changes, repository), problem.patch))
         return self._final(verdict, alike, submitted)
 
     def _final(self, verdict: Verdict, alike: float, submitted: bool) -> Step:

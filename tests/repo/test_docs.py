@@ -16,6 +16,7 @@ from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.evaluate.selection import SelectConfig
 from agent_rl.serve.command import ServeConfig
 from agent_rl.testing.environment_check.command import EnvCheckConfig
+from agent_rl_envs.swe.command import MakeConfig, PrepareConfig
 from agent_rl_tools.retrieval.command import IndexConfig, RetrieverConfig
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,10 @@ def check_agent_rl(words: list[str]) -> None:
         assert given <= {"config", "help", *field_paths(IndexConfig)}
     elif command == "serve retriever":
         assert given <= {"config", "help", *field_paths(RetrieverConfig)}
+    elif command == "swe make":
+        assert given <= {"config", "help", *field_paths(MakeConfig)}
+    elif command == "swe prepare":
+        assert given <= {"config", "help", *field_paths(PrepareConfig)}
     elif command == "serve":
         assert given <= {"help", *field_paths(ServeConfig)}
     elif command == "doctor sandbox":

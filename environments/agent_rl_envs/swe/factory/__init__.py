@@ -1,0 +1,1 @@
+"""Makes tasks of packages that have tests: plants bugs, keeps those that tests notice, and says what is wrong."""

@@ -139,7 +139,8 @@
     }
     const colour = getComputedStyle(element).backgroundColor;
     if (colour !== "rgba(0, 0, 0, 0)") return colourName(colour);
-    return element.className ? `.${squeeze(element.className).replaceAll(" ", ".")}` : "";
+    const classes = squeeze(element.getAttribute("class"));
+    return classes && `.${classes.replaceAll(" ", ".")}`;
   }
 
   function valueOf(element) {

@@ -117,6 +117,7 @@ async def test_pointer_and_places(site, browsing, call, ref_of):
         drag="""<div id=d style="position: absolute; left: 10px; top: 10px; width: 20px; height: 20px;
         z-index: 1; user-select: none">D</div>
         <svg style="position: absolute; left: 300px; top: 100px"><circle r=20 cx=40 cy=40 fill=red></circle></svg>
+        <svg class="icon bin" onclick="1" style="position: absolute; top: 400px; height: 20px"></svg>
         <p id=p style="position: absolute; top: 300px" onmouseover="this.textContent = 'Over'">Hover</p><script>
         onclick = (e) => document.title = [e.clientX, e.clientY];
         d.onmousedown = () => onmousemove = (e) => { d.style.left = e.clientX + "px"; d.style.top = e.clientY + "px" };
@@ -124,6 +125,7 @@ async def test_pointer_and_places(site, browsing, call, ref_of):
     )
     async with browsing(f"{site.url}/drag") as tools:
         look = (await call(tools, "snapshot")).content
+        assert 'svg ".icon.bin"' in look  # no text, no colour: its classes
         assert "'40,50'" in (await call(tools, "click_at", x=40, y=50)).content
         await call(tools, "drag", ref=ref_of(look, "D"), to_ref=ref_of(look, "red"))
         assert await tools.page.evaluate("[d.style.left, d.style.top]") == ["340px", "140px"]

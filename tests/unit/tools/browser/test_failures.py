@@ -14,7 +14,7 @@ from agent_rl.concurrency import collect
 from agent_rl.errors import SandboxFailure, UserError
 from agent_rl_tools.browser import BrowserConfig, PageConfig, open_browser
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]  # nearly each starts a browser of its own
 
 
 @pytest.fixture

@@ -6,10 +6,13 @@ from agent_rl.learner import head as module
 from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.batch import pack
 from agent_rl.learner.config import LearnerConfig, LoraConfig
-from agent_rl.learner.logprobs import trained_logprobs, trained_loss
+from agent_rl.learner.logprobs import Precision, trained_logprobs, trained_loss
 from agent_rl.learner.lora import add_lora, without_lora
 from agent_rl.learner.objective import Likelihood, PolicyObjective
 from agent_rl.learner.tensors import to_tensors
+
+
+BF16 = Precision(autocast=True, fp32_head=False)
 
 
 @pytest.fixture
@@ -102,8 +105,8 @@ def test_autocast_multiplies_in_bf16_and_adds_in_fp32(make_model, batch):
     model = make_model("qwen3")
     with packed_attention(model):
         exact = gradients(model, trained_loss(model, batch, Likelihood(), 1.0).loss)
-        rounded = gradients(model, trained_loss(model, batch, Likelihood(), 1.0, autocast=True).loss)
-        logprobs, _ = trained_logprobs(model, batch, 1.0, autocast=True)
+        rounded = gradients(model, trained_loss(model, batch, Likelihood(), 1.0, BF16).loss)
+        logprobs, _ = trained_logprobs(model, batch, 1.0, BF16)
     assert logprobs.dtype == torch.float32
     for name, gradient in exact.items():
         error = (rounded[name] - gradient).norm() / gradient.norm()

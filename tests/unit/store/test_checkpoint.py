@@ -160,7 +160,7 @@ def test_kill_9_before_any_file_operation_of_a_save_leaves_a_loadable_checkpoint
     assert not caplog.records, "a kill must never look like corruption"
 
 
-@pytest.mark.parametrize("name", ["_write_state", "_write_manifest", "_fsync_tree", "_fsync"])
+@pytest.mark.parametrize("name", ["write_file", "_write_manifest", "_fsync_tree", "_fsync"])
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, name):
     save(tmp_path, 1)
 

@@ -117,23 +117,14 @@ async def train(
     from its last checkpoint. Raises `UserError` for bad options and when every episode of a batch fails.
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
-    options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
     kind = get_estimator(config.estimator, config.estimator_options).critic
-    make_learner = ranks.learner if ranks is not None else Learner
-    learner = make_learner(
-        copy.deepcopy(model) if ranks is None else model,  # on several ranks it makes copies that fit
-        options,
-        temperature=config.temperature,
-        seed=config.seed,
-        teacher=load_teacher(options.distillation, model, tokenizer),
-        values=config.critic if kind == "token" and config.critic.trunk == "policy" else None,
-    )
+    learner = _make_learner(config, model, tokenizer, ranks)
     shape = get_shaping(config.shaping, config.shaping_options)
 
     def seen_by_credit(group: Group) -> Group:
         return shape(transform_group(group))
 
-    imitate = imitated(config.imitation, codec, config.seed) if options.imitation is not None else None
+    imitate = imitated(config.imitation, codec, config.seed) if config.learner.imitation is not None else None
     progress, critic_state = Progress(), None
     if resume and (latest := load_latest(run_dir)) is not None:
         checkpoint, state = latest
@@ -176,6 +167,24 @@ async def train(
             with _lasting():
                 await run.go(engine, codec, environment, task_at, lent)
         return run.progress
+
+
+def _make_learner(
+    config: TrainConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ranks: Ranks | None
+) -> Learner:
+    """A learner with a copy of `model`, here or on all ranks."""
+    options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
+    on_policy = config.critic.trunk == "policy"
+    uses_values = get_estimator(config.estimator, config.estimator_options).critic == "token"
+    make = Learner if ranks is None else ranks.learner
+    return make(
+        copy.deepcopy(model) if ranks is None else model,  # on several ranks it makes copies that fit
+        options,
+        temperature=config.temperature,
+        seed=config.seed,
+        teacher=load_teacher(options.distillation, model, tokenizer),
+        values=config.critic if on_policy and uses_values else None,
+    )
 
 
 @contextmanager

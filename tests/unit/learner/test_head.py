@@ -2,7 +2,7 @@
 
 import weakref
 from collections import Counter
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from agent_rl.learner.losses import LOSSES
 from agent_rl.learner.mismatch import CORRECTIONS, get_correction
 from agent_rl.learner.objective import Likelihood, PolicyObjective
 from agent_rl.learner.penalties import DIVERGENCES
-from agent_rl.learner.tensors import TrainedTokens
+from agent_rl.learner.tensors import FrozenTokens, TrainedTokens
 
 K, V, E = 60, 83, 5
 TEMPERATURE = 0.7
@@ -48,7 +48,24 @@ def make_tokens(hidden, head, correction="none"):
     weights = torch.rand(K, generator=generator)
     advantages = torch.randn(K, generator=generator)
     factors = get_correction(correction)(noisy[1], noisy[0], documents)
-    return TrainedTokens(targets, weights / weights.sum(), advantages, noisy[0], noisy[1], factors, documents, noisy[2])
+    return trained(
+        targets,
+        weights_K=weights / weights.sum(),
+        advantages_K=advantages,
+        rollout_logprobs_K=noisy[0],
+        old_logprobs_K=noisy[1],
+        corrections_K=factors,
+        documents_K=documents,
+        turns_K=torch.arange(K) // 5,
+        reference=FrozenTokens(noisy[2]),
+    )
+
+
+def trained(targets, **known):
+    """Tokens of which only some things are known; all else is 1."""
+    ones = torch.ones(len(targets))
+    names = (field.name for field in fields(TrainedTokens) if field.default is MISSING)
+    return TrainedTokens(**{**dict.fromkeys(names, ones), "targets_K": targets, **known})
 
 
 def dense(hidden, head, targets):
@@ -163,8 +180,8 @@ def test_sums_over_chunks_are_not_rounded_to_bf16(monkeypatch):
     """The same token 600 times: in bf16 a sum no longer grows once it is 256 times as large as what is added."""
     monkeypatch.setattr(module, "LOGITS_PER_CHUNK", V)
     hidden, head = make_inputs(torch.bfloat16)
-    targets, ones = torch.zeros(600, dtype=torch.long), torch.ones(600)
-    tokens = TrainedTokens(targets, ones, ones, ones, ones, ones, targets)
+    targets = torch.zeros(600, dtype=torch.long)
+    tokens = trained(targets)
     repeated = hidden[:1].detach().expand(600, E)
     one, many = (
         torch.autograd.grad(head_loss(head, repeated[:k], tokens.part(slice(k)), Likelihood()).loss, [head.weight_VE])[

@@ -18,15 +18,7 @@ def flat(learner):
 
 def with_own_logprobs(learner, rows):
     """The rows as if the learner's current weights had sampled them."""
-    sampled = []
-    for row in rows:
-        ids = torch.tensor(row.token_ids_T).long()
-        [tensors] = learner._pack([row])
-        logprobs, _ = learner._logprobs(learner.model, tensors)
-        own = np.zeros(len(ids), np.float32)
-        own[row.weights_T.nonzero()] = logprobs.numpy()
-        sampled.append(replace(row, rollout_logprobs_T=own))
-    return sampled
+    return [replace(row, rollout_logprobs_T=own_T) for row, own_T in zip(rows, learner.logprobs(rows), strict=True)]
 
 
 def test_a_step_makes_good_tokens_likelier(make_model, make_rows):

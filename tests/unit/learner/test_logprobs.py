@@ -11,7 +11,6 @@ from agent_rl.learner.lora import add_lora, without_lora
 from agent_rl.learner.objective import Likelihood, PolicyObjective
 from agent_rl.learner.tensors import to_tensors
 
-
 BF16 = Precision(autocast=True, fp32_head=False)
 
 

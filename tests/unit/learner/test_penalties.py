@@ -80,9 +80,10 @@ def test_without_a_coefficient_there_is_no_reference(make_model, make_rows):
 
 def test_the_reference_is_left_alone(make_model, make_rows):
     learner = Learner(make_model("qwen3"), LearnerConfig(kl_coefficient=0.1, learning_rate=1e-2))
-    before = flat(learner._reference)
+    reference = learner._prepare._frozen["reference"].model
+    before = flat(reference)
     learner.step(make_rows([20, 30]))
-    assert torch.equal(flat(learner._reference), before)
+    assert torch.equal(flat(reference), before)
     assert not torch.equal(flat(learner.model), before)
 
 

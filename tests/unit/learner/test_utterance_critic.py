@@ -163,8 +163,8 @@ def test_an_update_does_not_depend_on_the_packing(make_model):
             critic.update(ragged())
         weights.append(torch.cat([p.flatten() for p in critic.state_dict()["trainable"].values()]))
         estimates.append(critic.estimate(ragged()))
-    torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(estimates[0].q_U, estimates[1].q_U, rtol=1e-6)
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)  # targets are read in fp32
+    np.testing.assert_allclose(estimates[0].q_U, estimates[1].q_U, rtol=1e-4)
     assert len(estimates[0].q_U) == 8
 
 

@@ -177,7 +177,7 @@ def _called(code: str) -> list[str]:
 
 def _cleaned(message: str) -> str:
     """Without what differs from run to run: addresses in memory, temporary folders."""
-    text = re.sub(r" at 0x[0-9a-f]+", "", message)
+    text = re.sub(r" at 0x[0-9a-f]+|(?<=\.\.\.)[0-9a-f]+(?=>)", "", message)
     text = re.sub(r"/(?:tmp|workspace|run)/\S*", "...", text)
     return text[:_LONGEST]
 

@@ -130,8 +130,8 @@ def test_a_statement_says_what_was_called_expected_and_got():
 
 
 def test_an_error_is_told_as_one():
-    symptom = find_symptom("t.py::test_parts", "TypeError", "bad <object at 0x7f00aa>", TEST, 3, False)
-    assert "It raises `TypeError`: bad <object>" in write_statement([symptom], stream("x"))
+    symptom = find_symptom("t.py::test_parts", "TypeError", "bad <object at 0x7f00aa> <obj...f00aa1>", TEST, 3, False)
+    assert "It raises `TypeError`: bad <object> <obj...>" in write_statement([symptom], stream("x"))
 
 
 def test_forms_vary_and_a_seed_repeats_them():

@@ -8,12 +8,12 @@ from agent_rl_envs.browser import BrowserEnvConfig, BrowserEnvironment, MiniwobC
 from agent_rl_tools.browser import BrowserConfig, ViewConfig
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def anyio_backend():
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def run(anyio_backend):
     """What a run lends, with one browser for all tests."""
     if not any(map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))):

@@ -97,18 +97,18 @@ def site(sites):
     return sites()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def anyio_backend():
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
     if not any(map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))):
         pytest.skip("Chromium is not installed: apt install chromium-headless-shell")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def browser(anyio_backend, chromium):
     """One for all tests that do not kill it."""
     async with open_browser(BrowserConfig(action_timeout_s=5, load_timeout_s=5)) as opened:

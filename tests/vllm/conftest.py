@@ -19,6 +19,17 @@ START_TIMEOUT_S = 240
 
 if importlib.util.find_spec("vllm") is None:
     collect_ignore_glob = ["test_*.py"]  # `make test-vllm` runs them, in CI too
+else:
+    # What makes vLLM usable on a small machine without a GPU; set before it is imported, and inherited by its
+    # processes. Not where it is missing: this file is read there too, and other tests compile.
+    os.environ |= {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TORCHDYNAMO_DISABLE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+    }
 
 
 def pytest_report_header() -> str | None:
@@ -28,16 +39,6 @@ def pytest_report_header() -> str | None:
         else None
     )
 
-
-# What makes vLLM usable on a small machine without a GPU; set before it is imported, and inherited by its processes.
-os.environ |= {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "OMP_NUM_THREADS": "1",
-    "TORCHDYNAMO_DISABLE": "1",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
 
 CORPUS = [
     "Guess my number. It is from 0 to 19. higher lower correct",

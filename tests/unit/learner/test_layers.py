@@ -45,9 +45,9 @@ def test_compiled_layers_learn_the_same_and_are_not_compiled_for_each_batch(make
     expected = weights_after_two_steps(model, rows)
     assert not torch._dynamo.utils.counters["stats"]
     both = weights_after_two_steps(model, rows, compile=True, activation_checkpointing=True)
-    assert_equal(both, expected, atol=1e-9)
+    assert_equal(both, expected, atol=1e-4)  # a step is 1e-2; norms are computed in fp32, in another order
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert graphs > 0
+    assert graphs > 0, dict(torch._dynamo.utils.counters)
     weights_after_two_steps(model, make_rows([17, 33, 51, 8, 3]), compile=True, activation_checkpointing=True)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * graphs  # another model's layers, once
 

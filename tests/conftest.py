@@ -1,4 +1,8 @@
+import os
+
 import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before it is imported: no test waits for a hub
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The proximal policy of decoupled PPO, whose log-probs ratios are taken against. Pure functions of 1-D tensors.
 
-Decoupled PPO (arXiv:2110.00641; AReaL, arXiv:2505.24298, eq. 5) trusts a region around the policy that an update
+Decoupled PPO (arXiv:2110.00641; AReaL, arXiv:2505.24298) trusts a region around the policy that an update
 starts from, however old the samples are. Its log-probs cost a forward pass (`recompute`), are put on a level with the
 sampler's (`rollout`), or are interpolated (`interpolate`) as here.
 """

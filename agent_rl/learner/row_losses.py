@@ -42,7 +42,7 @@ def turn_clip(
 ) -> LossResult:
     """PPO's clip with one ratio for each turn: s = exp(mean of log r over the turn's tokens).
 
-    Turn-level importance sampling (arXiv:2511.20718), eq. 4: finer than a ratio per row, steadier than one per token.
+    Turn-level importance sampling (arXiv:2511.20718): finer than a ratio per row, steadier than one per token.
     """
     return _clipped(logprobs, old_logprobs, advantages, weights, turns, clip_low, clip_high)
 
@@ -59,7 +59,7 @@ def gmpo(
 ) -> LossResult:
     """-sum w s A with s = exp(mean of the row's log r), each clipped to [-clip_low, clip_high] by its own sign of A.
 
-    GMPO (arXiv:2507.20673), eq. 4: the geometric mean is not carried away by single tokens, so that the clip is wide.
+    GMPO (arXiv:2507.20673): the geometric mean is not carried away by single tokens, so that the clip is wide.
     """
     log_ratio = logprobs - old_logprobs
     sign = torch.where(advantages < 0, -1.0, 1.0).to(log_ratio)

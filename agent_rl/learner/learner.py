@@ -98,7 +98,6 @@ class Learner:
         self.value_head = None if values is None else ValueHead(model, values)
         wrap_layers(model, config.memory)
         if sharding is not None:
-            sharding.check(config)
             for policy in {id(m): m for m in (model, *(policy.model for policy in frozen.values()))}.values():
                 sharding.shard(policy, half=config.autocast)
             if self.value_head is not None:

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from agent_rl.errors import UserError
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.learner import Learner
-from agent_rl.learner.sharding import Sharding
+from agent_rl.learner.sharding import Sharding, check_shardable
 from agent_rl.types import FloatArray, IntArray, TrainingRow
 
 _TOLD_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -103,6 +103,7 @@ class LeadingLearner(Learner):
         teacher: PreTrainedModel | None = None,
         **options: Any,
     ) -> None:
+        check_shardable(config)
         self._ranks = ranks
         device = torch.device(model.device.type, ranks.local_rank)
         empty_teacher = None if teacher is None else copy_to(teacher, "meta")

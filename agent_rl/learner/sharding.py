@@ -34,11 +34,6 @@ class Sharding:
         self.rank, self.ranks = dist.get_rank(), dist.get_world_size()
         self._mesh = init_device_mesh(device.type, (self.ranks,))
 
-    def check(self, config: LearnerConfig) -> None:
-        """Raises `ConfigError` for what needs the tokens of all ranks at once."""
-        if config.lp_reg is not None:
-            raise ConfigError("lp_reg compares the tokens of a whole minibatch, of which a rank sees a part.")
-
     def shard(self, model: PreTrainedModel, *, half: bool) -> None:
         """Cut `model` in place. Its values are those that rank 0 has; elsewhere they may be on the meta device.
 
@@ -112,6 +107,12 @@ class Sharding:
         value = torch.empty_like(tensor, device=self.device) if tensor.is_meta else tensor.detach().to(self.device)
         dist.broadcast(value, 0)
         return value
+
+
+def check_shardable(config: LearnerConfig) -> None:
+    """Raises `ConfigError` for what needs the tokens of all ranks at once."""
+    if config.lp_reg is not None:
+        raise ConfigError("lp_reg compares the tokens of a whole minibatch, of which a rank sees a part: use one rank.")
 
 
 def deal_batches(batches: list[PackedBatch], ranks: int) -> list[list[PackedBatch]]:

@@ -14,7 +14,14 @@ from conftest import build, random_rows
 
 from agent_rl.cli import run_recipe
 from agent_rl.config import Config
-from agent_rl.learner.config import LearnerConfig, LoraConfig, MemoryConfig
+from agent_rl.learner.config import (
+    DistillationConfig,
+    ImitationLossConfig,
+    LearnerConfig,
+    LoraConfig,
+    MemoryConfig,
+)
+from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.ranks import Ranks, follow, lead
 
@@ -33,6 +40,14 @@ CASES: dict[str, tuple[str, dict[str, object], list[int]]] = {
     ),
     "lora_and_reference": ("qwen3", {"lora": LoraConfig(rank=4), "kl_coefficient": 0.1}, RAGGED),
     "lora_of_the_head": ("llama", {"lora": LoraConfig(rank=4, targets=("lm_head", "q_proj"))}, RAGGED),
+    "teacher_values_and_imitation": (
+        "llama",
+        {
+            "distillation": DistillationConfig(teacher="given", divergence="exact_reverse"),
+            "imitation": ImitationLossConfig(),
+        },
+        RAGGED,
+    ),
     "activation_checkpointing": ("qwen3", {"memory": MemoryConfig(activation_checkpointing=True)}, RAGGED),
 }
 CHECKPOINTED = ("tied", "lora_and_reference")
@@ -46,8 +61,27 @@ def rows_of(case: str, step: int = 0):
     return random_rows(CASES[case][2], seed=step)
 
 
-def model_of(case: str):
-    return build(CASES[case][0], torch.float64)
+def model_of(case: str, seed: int = 0):
+    model = build(CASES[case][0], torch.float64)
+    if seed:
+        with torch.no_grad():
+            model.get_output_embeddings().weight.add_(0.1 * torch.randn(1, 32, dtype=torch.float64))
+    return model
+
+
+def options_of(case: str) -> dict[str, object]:
+    """What the learner of a case is given beside its configuration."""
+    if case != "teacher_values_and_imitation":
+        return {}
+    return {"teacher": model_of(case, seed=1), "values": CriticConfig(trunk="policy", coefficient=0.1)}
+
+
+def step(learner: Learner, case: str, number: int) -> dict[str, float]:
+    rows = rows_of(case, number)
+    if not options_of(case):
+        return learner.step(rows)
+    rows = [replace(row, returns_T=np.linspace(0, 1, len(row.token_ids_T), dtype=np.float32)) for row in rows]
+    return learner.step(rows, imitated=random_rows([12, 50], seed=9))
 
 
 def poisoned_rows():
@@ -57,20 +91,23 @@ def poisoned_rows():
 
 
 def two_steps(learner: Learner, case: str) -> list[dict[str, float]]:
-    return [learner.step(rows_of(case, step)) for step in range(2)]
+    return [step(learner, case, number) for number in range(2)]
 
 
 def three_more(learner: Learner, case: str) -> list[float]:
-    return [learner.step(rows_of(case, step))["loss"] for step in range(2, 5)]
+    return [step(learner, case, number)["loss"] for number in range(2, 5)]
 
 
 def learn(ranks: Ranks, folder: Path) -> None:
     """Every case on the ranks; checkpoints in both directions; bf16."""
     found: dict[str, object] = {}
     for case in CASES:
-        learner = ranks.learner(model_of(case), config_of(case), temperature=1.0, seed=0)
+        learner = ranks.learner(model_of(case), config_of(case), **options_of(case))
         reports = two_steps(learner, case)
         found[case] = {"reports": reports, "weights": learner.weights()}
+        if options_of(case):
+            found[case] |= {"values": learner.values([row.token_ids_T for row in rows_of(case)])}
+        found[case] |= {"logprobs": learner.logprobs(rows_of(case))}
         if case in CHECKPOINTED:
             learner.save(folder / f"two_ranks_{case}")
             found[case] |= {"losses": three_more(learner, case)}
@@ -80,9 +117,9 @@ def learn(ranks: Ranks, folder: Path) -> None:
             found[case] |= {"from_one": three_more(learner, case), "steps": learner.optimizer_steps}
             held = sum(p.to_local().nbytes for p in learner.model.parameters())
             found[case] |= {"bytes": (held, sum(p.nbytes for p in learner.model.parameters()))}
-    half = ranks.learner(build("llama", torch.bfloat16), BASE, temperature=1.0, seed=0)
+    half = ranks.learner(build("llama", torch.bfloat16), BASE)
     found["half"] = {"loss": half.step(rows_of("tied"))["loss"], "weights": half.weights()}
-    skipping = ranks.learner(model_of("tied"), BASE, temperature=1.0, seed=0)
+    skipping = ranks.learner(model_of("tied"), BASE)
     before = skipping.weights()
     skipped = skipping.step(poisoned_rows())["skipped_steps"]
     after = skipping.weights()
@@ -92,7 +129,7 @@ def learn(ranks: Ranks, folder: Path) -> None:
 
 
 def step_for_ever(ranks: Ranks, folder: Path) -> None:
-    learner = ranks.learner(model_of("tied"), BASE, temperature=1.0, seed=0)
+    learner = ranks.learner(model_of("tied"), BASE)
     while True:
         learner.step(rows_of("tied"))
         (folder / "stepped").touch()

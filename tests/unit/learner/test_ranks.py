@@ -18,8 +18,9 @@ import torch
 
 from agent_rl.errors import ConfigError
 from agent_rl.learner.batch import pack
+from agent_rl.learner.config import LearnerConfig, LpRegConfig
 from agent_rl.learner.learner import Learner
-from agent_rl.learner.sharding import deal_batches
+from agent_rl.learner.sharding import check_shardable, deal_batches
 
 FOLDER = Path(__file__).parent
 WORKER = FOLDER / "rank_worker.py"
@@ -73,7 +74,7 @@ def wait_for(path: Path, processes: list[subprocess.Popen[str]]) -> None:
 
 
 def single(case: str) -> Learner:
-    return Learner(worker.model_of(case), worker.config_of(case))
+    return Learner(worker.model_of(case), worker.config_of(case), **worker.options_of(case))
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +106,11 @@ def test_two_ranks_learn_what_one_process_learns(found, case):
     assert weights.keys() == found[case]["weights"].keys()
     for name, weight in weights.items():
         torch.testing.assert_close(found[case]["weights"][name], weight, rtol=0, atol=1e-9)
+    for theirs, ours in zip(found[case]["logprobs"], learner.logprobs(worker.rows_of(case)), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-6)
+    for row, theirs in zip(worker.rows_of(case), found[case].get("values", ()), strict=False):
+        assert np.abs(theirs[1:]).max() > 0
+        np.testing.assert_allclose(theirs, learner.values([row.token_ids_T])[0], atol=1e-6)
     moved = [name for name in weights if not torch.equal(weights[name], before[name])]
     assert len(moved) == (2 + 1 if "lora_of_the_head" in case else 14 if "lora" in case else len(weights))
     for report, expected in zip(found[case]["reports"], reports, strict=True):
@@ -179,6 +185,12 @@ def test_a_silent_driver_ends_the_ranks_that_follow_it(tmp_path):
     assert follower.returncode == 2
     assert "Rank 0, which runs everything else, has ended or been silent" in output
     assert "Traceback" not in output
+
+
+def test_what_needs_all_tokens_at_once_is_refused():
+    config = LearnerConfig(old_logprobs="recompute", lp_reg=LpRegConfig())
+    with pytest.raises(ConfigError, match="lp_reg"):
+        check_shardable(config)
 
 
 def test_batches_are_dealt_evenly_and_none_is_lost(make_rows):

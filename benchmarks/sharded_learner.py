@@ -4,8 +4,8 @@
 
 8 rollouts of 100-900 tokens, an 11M-parameter Qwen3, fp32. Ranks are processes of this machine under torchrun (gloo),
 one thread each. State is what a rank holds between two steps: weights, gradients and both moments, of which the limit
-is 16 bytes per parameter over the ranks. CPU time is that of one rank, beside the time of a single process over the
-ranks; what is more is the collectives, which on one machine are copies. Peaks are what torch's allocator takes in a
+is 16 bytes per parameter over the ranks. CPU time is that of one rank, and its share is the time of a single process
+over the ranks; what is more is the collectives, which on one machine are copies. Peaks are what torch's allocator takes in a
 step beside that state. Ways to save memory take turns in one process; the fastest round counts.
 """
 
@@ -126,7 +126,7 @@ def main() -> None:
         )
         cut = json.loads(report.read_text())
     table = Table(title=f"{parameters / 1e6:.1f}M parameters cut over ranks")
-    for column in ("ranks", "loss", "CPU s of a rank", "of 1 rank / ranks", "state MiB", "limit MiB", "peak MiB"):
+    for column in ("ranks", "loss", "CPU s", "of its share", "state MiB", "limit", "peak"):
         table.add_column(column, justify="right")
     for ranks, found in ((1, alone), (RANKS, cut)):
         share = found["cpu_s"] / (alone["cpu_s"] / ranks)

@@ -5,8 +5,8 @@
 8 rollouts of 100-900 tokens, an 11M-parameter Qwen3, fp32. Ranks are processes of this machine under torchrun (gloo),
 one thread each. State is what a rank holds between two steps: weights, gradients and both moments, of which the limit
 is 16 bytes per parameter over the ranks. CPU time is that of one rank, and its share is the time of a single process
-over the ranks; what is more is the collectives, which on one machine are copies. Peaks are what torch's allocator takes in a
-step beside that state. Ways to save memory take turns in one process; the fastest round counts.
+over the ranks; what is more is the collectives, which on one machine are copies. Peaks are what torch's allocator
+takes in a step beside that state. Ways to save memory take turns in one process; the fastest round counts.
 """
 
 import copy

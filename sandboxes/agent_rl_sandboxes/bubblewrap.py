@@ -102,7 +102,7 @@ class BubblewrapSandbox(SupervisedSandbox):
         return [*command, "--remount-ro", "/dev", "--chdir", "/", "--", *supervisor]
 
     def _system(self, programs: str) -> list[str]:
-        """Options that show what is the host's. Where the root folder can be written to, nothing of it may be a link."""
+        """Options that show what is the host's. Nothing of it may be a link in a root folder that can be written to."""
         config = self._config
         options = ["--ro-bind", "/usr", "/usr"]
         for path in _SYSTEM:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _TRIES, _WAIT_S = 20, 0.05
 _KEEPS = re.compile(
-    r"/etc/ld\.so\.preload|"
+    r"/etc/ld\.so\.preload|/(bin|sbin|lib|lib32|lib64|usr|usr/bin|usr/lib|usr/lib64)|"
     r".*/s?bin/(bash|sh|dash|env|python3?(\.\d+)?|pyvenv\.cfg|.*\._pth)|/usr(/local)?/pyvenv\.cfg|"
     r"(/.*)?/lib(32|64)?/(.*/)?(ld-.*\.so.*|lib(c|m|dl|rt|util|pthread|z|expat|ffi|python3.*)[.-].*)|"
     r"/usr(/local)?/lib(64)?/python3[^/]*(\.zip|/(?!dist-packages|site-packages).*)"

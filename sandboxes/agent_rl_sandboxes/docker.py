@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import anyio
 
 from agent_rl.concurrency import in_thread, shielded
-from agent_rl.errors import SandboxFailure, UserError
+from agent_rl.errors import SandboxFailure
 from agent_rl.sandbox import ExecResult, Guarantee, Guarantees, SandboxConfig
 from agent_rl_sandboxes import seccomp
-from agent_rl_sandboxes.docker_images import committed, find_image, remove_image
+from agent_rl_sandboxes.docker_images import committed, connect, find_image, remove_image
 from agent_rl_sandboxes.over_streams import Connection, Program, StreamSandbox
 from agent_rl_sandboxes.streams import HostStream, StreamBroken
 
@@ -195,7 +195,7 @@ class DockerSandbox(StreamSandbox):
         with self._making:
             if self._closed:
                 raise SandboxFailure("This sandbox is closed.", kind="closed", retryable=False)
-            self._client = _connect()
+            self._client = connect()
             api = self._client.api
             options = self._options(self._image(self._client), first)
             self._warnings = " ".join(api.create_container(**options)["Warnings"] or ())
@@ -430,18 +430,6 @@ def _died() -> SandboxFailure:
 
 
 # --- the daemon -----------------------------------------------------------------------------------------------------
-
-
-def _connect() -> DockerClient:
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        return docker.from_env(timeout=60)
-    except DockerException as error:
-        raise UserError(
-            "The Docker daemon cannot be reached: start it, and set DOCKER_HOST if it is not at its usual place."
-        ) from error
 
 
 async def _blocking(call: Callable[[], T]) -> T:

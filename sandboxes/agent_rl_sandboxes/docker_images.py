@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,42 @@ _KEEPS = re.compile(
 )
 _HARMLESS = re.compile(r".*/__pycache__(/.*)?|.*/(dist|site)-packages(/.*)?")
 _MODIFIED = 0  # what the daemon says of a folder too, where only something in it was changed
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is here, and the folder that its programs start in (empty: the root folder)."""
+
+    id: str
+    folder: str
+
+
+def connect(timeout_s: float = 60) -> DockerClient:
+    """A client of the daemon. `timeout_s` bounds each wait for it. Raises `UserError`."""
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        return docker.from_env(timeout=timeout_s)
+    except DockerException as error:
+        raise UserError(
+            "The Docker daemon cannot be reached: start it, and set DOCKER_HOST if it is not at its usual place."
+        ) from error
+
+
+def describe(images: Sequence[str], *, network: bool, timeout_s: float) -> Image:
+    """The first of these images (names, or folders to build from) that is here. Raises the last one's `UserError`."""
+    with closing(connect(timeout_s)) as client:
+        for image in images:
+            try:
+                id = find_image(client, image, network=network)
+            except UserError:
+                if image == images[-1]:
+                    raise
+            else:
+                settings = client.api.inspect_image(id)["Config"] or {}
+                return Image(id, str(settings.get("WorkingDir") or ""))
+    raise UserError("No image is named, and there is no folder with a Dockerfile.")
 
 
 def find_image(client: DockerClient, image: str, *, network: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 from agent_rl.errors import UserError
 from agent_rl_envs.terminal.formats.compose import read_compose
 from agent_rl_envs.terminal.formats.table import Table, load_yaml

@@ -40,7 +40,7 @@ def connect(timeout_s: float = 60) -> DockerClient:
     from docker.errors import DockerException
 
     try:
-        return docker.from_env(timeout=timeout_s)
+        return docker.from_env(timeout=int(timeout_s))
     except DockerException as error:
         raise UserError(
             "The Docker daemon cannot be reached: start it, and set DOCKER_HOST if it is not at its usual place."

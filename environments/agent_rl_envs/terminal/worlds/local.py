@@ -142,4 +142,4 @@ def unpack_root(packed: bytes, folder: Path) -> None:
 
 def _kept(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
     checked = tarfile.tar_filter(member, folder)
-    return checked.replace(mode=(member.mode or 0) & 0o777, uid=None, gid=None, uname=None, gname=None, deep=False)
+    return checked.replace(mode=(member.mode or 0) & 0o777)

@@ -119,3 +119,12 @@ def digest_of(folder: Path) -> str:
         elif path.is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def cache_root(chosen: Path | None) -> Path:
+    """The folder of all that is prepared. Sandboxes that root starts run as other users, who cannot enter its home."""
+    if chosen is not None:
+        return chosen.absolute()
+    if os.getuid() == 0:
+        return Path("/var/cache/agent-rl/terminal")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-rl" / "terminal"

@@ -1,0 +1,28 @@
+"""What all episodes of a run share: prepared worlds, and the judge."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent_rl.sandbox import SandboxConfig
+from agent_rl_envs.terminal.checking import Judge
+from agent_rl_envs.terminal.worlds.prepared import Limits, Worlds
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """See the module."""
+
+    worlds: Worlds
+    judge: Judge
+
+
+@asynccontextmanager
+async def open_bench(
+    root: Path, sandbox: SandboxConfig, limits: Limits, judges: int, check_timeout_s: float, prepare_timeout_s: float
+) -> AsyncGenerator[Bench, None]:
+    """`judges` checkers run at a time."""
+    yield Bench(Worlds(root, sandbox, limits, prepare_timeout_s), Judge(judges, check_timeout_s))

@@ -32,21 +32,21 @@ def read_task(folder: Path) -> Problem:
 
 
 def find_tasks(source: Path, split: str, test_share: float) -> list[Path]:
-    """Folders of a split's tasks, sorted. Those in folders called train and test belong there; others are drawn lots.
+    """Folders of a split's tasks, sorted; of all, if the split is empty. Raises `UserError` where there are none.
 
-    Raises `UserError` where there are none.
+    Tasks in folders called train and test belong there; of others, names decide. A single task is in both.
     """
     if not source.is_dir():
         raise UserError(f"The folder of tasks {source} is not there: give a folder with tasks, or one task's own.")
-    if (source / split).is_dir():
+    if split and (source / split).is_dir():
         found = _below(source / split, 0)
     else:
         found = _below(source, 0)
-        if len(found) > 1:
+        if split and len(found) > 1:
             found = [folder for folder in found if _is_test(source, folder, test_share) == (split == "test")]
     if not found:
-        marks = " or ".join(_READERS)
-        raise UserError(f"{source} has no tasks for the split {split}: a task is a folder with {marks}.")
+        marks, of = " or ".join(_READERS), f" for the split {split}" if split else ""
+        raise UserError(f"{source} has no tasks{of}: a task is a folder with {marks}.")
     return found
 
 

@@ -198,7 +198,7 @@ def main() -> None:
         if os.path.lexists(folder / name):
             (folder / name).unlink()
         (folder / name).write_text(said, "utf-8")
-    print("\n".join(f"{'ok' if held else 'NOT OK'}  {name}" for name, held in results))
+    sys.stdout.write("".join(f"{'ok' if held else 'NOT OK'}  {name}\n" for name, held in results))
 
 
 if __name__ == "__main__":

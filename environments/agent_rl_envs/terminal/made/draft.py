@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-
-import numpy as np
 
 HOME = "/app"
 Check: TypeAlias = dict[str, Any]
@@ -40,20 +39,20 @@ WORDS = (
 class Dice:
     """Chance, with the draws that templates need."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
 
     def number(self, low: int, high: int) -> int:
         """A whole number, both ends included."""
-        return int(self.rng.integers(low, high + 1))
+        return self._random.randint(low, high)
 
     def one(self, *things: Any) -> Any:
         """One of these."""
-        return things[int(self.rng.integers(len(things)))]
+        return self._random.choice(things)
 
     def some(self, things: Sequence[Any], count: int) -> list[Any]:
         """`count` different ones, in an order of chance."""
-        return [things[int(index)] for index in self.rng.permutation(len(things))[:count]]
+        return self._random.sample(things, min(count, len(things)))
 
     def words(self, count: int) -> list[str]:
         """Different words."""

@@ -107,7 +107,7 @@ def find_made(template: str, split: str, number: int) -> Made:
     if template not in TEMPLATES:
         raise not_found("template", template, TEMPLATES)
     for attempt in range(_TRIES):
-        draft = TEMPLATES[template](Dice(stream("terminal draft", template, split, number, attempt)))
+        draft = TEMPLATES[template](Dice(derive_seed("terminal draft", template, split, number, attempt)))
         if is_test(draft) == (split == "test"):
             return Made(template, split, number, draft)
     raise AssertionError(f"{template} makes no tasks for {split}")

@@ -44,9 +44,9 @@ def log_analysis(dice: Dice) -> Draft:
     files = {"access.log": "\n".join(lines) + "\n"}
     wanted = "".join(f"{count} {client}\n" for client, count in errors.most_common(top))
     return Draft(
-        f"{HOME}/access.log is a web server's log: each line has the client's address first, and the status of the answer "
-        f"after the quoted request. Find the {top} clients with the most answers whose status is {kind}00 to {kind}99. "
-        f"Write them to {HOME}/top.txt, most first, each on a line as `NUMBER ADDRESS` with one blank between.",
+        f"{HOME}/access.log is a web server's log: each line has the client's address first, and the status of the "
+        f"answer after the quoted request. Find the {top} clients with the most answers whose status is {kind}00 to "
+        f"{kind}99. Write them to {HOME}/top.txt, most first, each on a line as `NUMBER ADDRESS`, with one blank.",
         [same_text("top.txt", wanted), *untouched(files)],
         f"""awk '{{ split($0, parts, "\\""); split(parts[3], rest, " "); if (int(rest[1] / 100) == {kind}) n[$1]++ }}
 END {{ for (c in n) print n[c], c }}' access.log | sort -rn | head -{top} > top.txt
@@ -78,11 +78,11 @@ def records_to_json(dice: Dice) -> Draft:
     numbers = [record.get(number) for record in records]
     total = sum(value for value in numbers if isinstance(value, int))
     return Draft(
-        f"{HOME}/records.txt has records, with empty lines between them. A record has lines `NAME {mark} VALUE`, with or "
-        f"without blanks around `{mark}`; lines that begin with # are comments. Write {HOME}/records.json: an object with "
-        f"`records`, a list of objects in the same order with the fields that each record has, and `total`, the sum of "
-        f"all `{number}`. Values of `{number}` are numbers, those of `{flag}` are true for yes and false for no, all "
-        "others are strings without blanks at their ends.",
+        f"{HOME}/records.txt has records, with empty lines between them. A record has lines `NAME {mark} VALUE`, with "
+        f"or without blanks around `{mark}`; lines that begin with # are comments. Write {HOME}/records.json: an "
+        f"object with `records`, a list of objects in the same order with the fields that each record has, and "
+        f"`total`, the sum of all `{number}`. Values of `{number}` are numbers, those of `{flag}` are true for yes and "
+        "false for no, all others are strings without blanks at their ends.",
         [same_value("records.json", {"records": records, "total": total}), *untouched(files)],
         f"""python3 - <<'PYTHON'
 import json
@@ -167,10 +167,10 @@ def join_tables(dice: Dice) -> Draft:
     rows = [["name", "room", "hours"], *([name, staff[name], hours[name]] for name in sorted(staff) if name in hours)]
     alone = sorted((staff.keys() | hours.keys()) - (staff.keys() & hours.keys()))
     return Draft(
-        f"{HOME}/staff.csv says who sits where. {HOME}/hours.txt has lines of hours and a name in capital letters, with "
-        f"{called} between and without a header. Write {HOME}/joined.csv (commas, header name,room,hours) with those who "
-        f"are in both, names in small letters, sorted by name, and {HOME}/alone.txt with the names, in small letters and "
-        "one on a line, of those who are in only one of them, sorted.",
+        f"{HOME}/staff.csv says who sits where. {HOME}/hours.txt has lines of hours and a name in capital letters, "
+        f"with {called} between and without a header. Write {HOME}/joined.csv (commas, header name,room,hours) with "
+        f"those who are in both, names in small letters, sorted by name, and {HOME}/alone.txt with the names, in small "
+        "letters and one on a line, of those who are in only one of them, sorted.",
         [_table("joined.csv", rows), same_text("alone.txt", "\n".join(alone)), *untouched(files)],
         f"""python3 - <<'PYTHON'
 import csv
@@ -218,8 +218,8 @@ def schedule(dice: Dice) -> Draft:
     lines = "\n".join(said)
     crontab = "\n".join(f"{plan} {command}" for command, plan in entries)
     return Draft(
-        f"Write {HOME}/crontab.txt, a user's crontab with one entry for each of these commands, with five fields of time "
-        f"made of numbers, `*`, `-`, `,` and `/`, and then the command exactly as it is here:\n\n{lines}",
+        f"Write {HOME}/crontab.txt, a user's crontab with one entry for each of these commands, with five fields of "
+        f"time made of numbers, `*`, `-`, `,` and `/`, and then the command exactly as it is here:\n\n{lines}",
         [check],
         f"cat > crontab.txt <<'END'\n{crontab}\nEND\n",
     )

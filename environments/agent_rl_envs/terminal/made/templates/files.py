@@ -30,8 +30,8 @@ def count_files(dice: Dice) -> Draft:
     return Draft(
         f"Below the folder {HOME}/{top} there are files of several kinds, in folders of any depth. Look at those whose "
         f"name ends with .{ending} and that have more than {least} bytes. Write {HOME}/report.json: a JSON object with "
-        "`count` (how many there are), `bytes` (their sizes together) and `largest` (the path of the largest relative to "
-        f"{HOME}; of several the one that sorts last; null if there is none). Change nothing else.",
+        "`count` (how many there are), `bytes` (their sizes together) and `largest` (the path of the largest relative "
+        f"to {HOME}; of several the one that sorts last; null if there is none). Change nothing else.",
         [same_value("report.json", value), *untouched(files)],
         f"""python3 - <<'PYTHON'
 import json
@@ -64,8 +64,8 @@ def permissions(dice: Dice) -> Draft:
         for path, mode in wanted.items()
     ]
     return Draft(
-        f"Set the permissions of {HOME}/{top} and of all that is below it: folders {modes['folder']} ({top} itself too), "
-        f"files that end with .sh {modes['sh']}, files that end with .key {modes['key']}, all other files "
+        f"Set the permissions of {HOME}/{top} and of all that is below it: folders {modes['folder']} ({top} itself "
+        f"too), files that end with .sh {modes['sh']}, files that end with .key {modes['key']}, all other files "
         f"{modes['other']} (octal). Contents stay as they are.",
         [*checks, *untouched(files)],
         f"find {top} -type f ! -name '*.sh' ! -name '*.key' -exec chmod {modes['other']} {{}} +\n"
@@ -95,8 +95,8 @@ def links(dice: Dice) -> Draft:
     ]
     return Draft(
         f"Make a view of the files below {HOME}/{top} by kind: for each file a symbolic link ({how}) "
-        f"{HOME}/{view}/KIND/NAME that leads to it, where NAME is the file's name and KIND what stands after the last dot "
-        f"of it. For example, {HOME}/{next(iter(files))} gets {checks[0]['path']}. The files stay where they are.",
+        f"{HOME}/{view}/KIND/NAME that leads to it, where NAME is the file's name and KIND what stands after the last "
+        f"dot of it. For example, {HOME}/{next(iter(files))} gets {checks[0]['path']}. The files stay where they are.",
         [*checks, *untouched(files)],
         f"""find {top} -type f | while read -r path; do
     kind="${{path##*.}}"
@@ -127,7 +127,7 @@ def checksums(dice: Dice) -> Draft:
         f"{HOME}/manifest.sha256 lists SHA-256 sums of the files below {HOME}/{top}, in the format of sha256sum, paths "
         f"relative to {HOME}. Some of it is wrong. Write {HOME}/problems.txt with one line for each problem, in any "
         "order: `changed PATH` for a file whose sum is another, `missing PATH` for one that is listed and not there, "
-        "`new PATH` for one that is there and not listed. Then correct the manifest, sorted by path (as LC_ALL=C does).",
+        "`new PATH` for one that is there and not listed. Then correct the manifest, sorted by path (as by LC_ALL=C).",
         [
             same_text("problems.txt", "\n".join(problems), in_order=False),
             same_text("manifest.sha256", right),
@@ -172,9 +172,9 @@ def duplicates(dice: Dice) -> Draft:
     ]
     which = "first" if keeps_first else "last"
     return Draft(
-        f"Some files below {HOME}/{top} have the same content as others, under whatever names. Of each set of such files "
-        f"keep the one whose path sorts {which} (as LC_ALL=C sorts, by bytes), and remove the rest. Write the number of "
-        f"removed files to {HOME}/removed.txt. Files without a twin stay.",
+        f"Some files below {HOME}/{top} have the same content as others, under whatever names. Of each set of such "
+        f"files keep the one whose path sorts {which} (as LC_ALL=C sorts, by bytes), and remove the rest. Write the "
+        f"number of removed files to {HOME}/removed.txt. Files without a twin stay.",
         [*checks, *untouched(files, *staying), same_text("removed.txt", str(len(checks)))],
         f"""python3 - <<'PYTHON'
 from pathlib import Path
@@ -210,8 +210,8 @@ def archive(dice: Dice) -> Draft:
     excluded = " ".join(f"--exclude='*.{ending}'" for ending in left_out)
     return Draft(
         f"Pack {HOME}/{top} into {HOME}/{name}, a tar compressed as its name says. In it, everything is in one folder "
-        f"{prefix}/ that stands for {top}/, with the same folders below. Files whose names end with {kinds} are left out. "
-        f"{HOME}/{top} itself stays as it is.",
+        f"{prefix}/ that stands for {top}/, with the same folders below. Files whose names end with {kinds} are left "
+        f"out. {HOME}/{top} itself stays as it is.",
         [{**check, "compression": compression, "files": packed}, *untouched(files)],
         f"tar {excluded} --transform='s,^{top},{prefix},' -caf {name} {top}\n",
         files,

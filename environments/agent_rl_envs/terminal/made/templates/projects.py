@@ -100,8 +100,8 @@ def fix_makefile(dice: Dice) -> Draft:
     again = "sleep 1.1; make -s >&2 && sleep 1.1; echo something else > src/{0}.in; make -s >&2 && cat dist/{1}"
     return Draft(
         f"`make` in {HOME} should write dist/{out}: the files {', '.join(sources)} in that order, in capital letters, "
-        "each by way of a file build/NAME.up. `make clean` removes build and dist, and after a change of a source `make` "
-        "builds again what depends on it. Mend the Makefile; the sources stay as they are.",
+        "each by way of a file build/NAME.up. `make clean` removes build and dist, and after a change of a source "
+        "`make` builds again what depends on it. Mend the Makefile; the sources stay as they are.",
         [
             *untouched(sources),
             prints("builds from nothing", [*shell, f"make -s clean >&2; make -s >&2 && cat dist/{out}"], built),
@@ -187,10 +187,10 @@ def git_restore(dice: Dice) -> Draft:
     message = f"Restore {lost_file}"
     at = ["git", "-c", f"safe.directory={HOME}/{project}", "-C", f"{HOME}/{project}"]
     return Draft(
-        f"{HOME}/{project} is a git repository. Some time ago {lost_file} was removed from it. Bring it back on the branch "
-        f"main, with the content that it has at the tag {tag}, by exactly one new commit on main with the message "
-        f"`{message}` that changes nothing else. The history of main stays as it is, the branch {branch} too. In the end "
-        "main is checked out and nothing is left uncommitted.",
+        f"{HOME}/{project} is a git repository. Some time ago {lost_file} was removed from it. Bring it back on the "
+        f"branch main, with the content that it has at the tag {tag}, by exactly one new commit on main with the "
+        f"message `{message}` that changes nothing else. The history of main stays as it is, the branch {branch} too. "
+        "In the end main is checked out and nothing is left uncommitted.",
         [
             prints("the text is back", [*at, "show", f"main:{lost_file}"], versions[tagged]),
             prints("the message is right", [*at, "log", "-1", "--format=%s", "main"], message),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent_rl.sandbox import SandboxConfig
+from agent_rl.sandbox import SandboxConfig, open_sandbox
 from agent_rl_envs.terminal.checking import Judge
-from agent_rl_envs.terminal.worlds.prepared import Limits, Worlds
+from agent_rl_envs.terminal.worlds.prepared import Limits, Worlds, is_docker
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +25,7 @@ async def open_bench(
     root: Path, sandbox: SandboxConfig, limits: Limits, judges: int, check_timeout_s: float, prepare_timeout_s: float
 ) -> AsyncGenerator[Bench, None]:
     """`judges` checkers run at a time."""
-    yield Bench(Worlds(root, sandbox, limits, prepare_timeout_s), Judge(judges, check_timeout_s))
+    async with AsyncExitStack() as stack:
+        if not is_docker(sandbox):  # one that is open keeps what starts sandboxes
+            await stack.enter_async_context(await open_sandbox(SandboxConfig(kind=sandbox.kind)))
+        yield Bench(Worlds(root, sandbox, limits, prepare_timeout_s), Judge(judges, check_timeout_s))

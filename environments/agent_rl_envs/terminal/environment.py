@@ -191,8 +191,8 @@ class TerminalEnvironment(ToolEnvironment):
         names = ("notes.txt", "result.json", "out.csv", "run.sh")
         name = names[int(rng.integers(len(names)))]
         moves = (
-            _call("bash", {"command": "pwd; ls -la"}),
-            _call("bash", {"command": "find . -type f | head -20 | xargs wc -l"}),
+            _call("bash", {"command": "pwd; ls -A"}),
+            _call("bash", {"command": "find . -type f | sort | head -20 | xargs -r wc -l"}),
             _call("bash", {"command": f"find . -name '*.txt' | sort > {name}"}),
             _call("create", {"path": name, "content": f"{int(rng.integers(1000))}\n"}),
             _call("search", {"pattern": r"^\w+", "files": "*"}),

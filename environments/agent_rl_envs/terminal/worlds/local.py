@@ -24,6 +24,7 @@ _INSTALLS = re.compile(
     r"(?<![\w/.-])(apt-get|apt|apk|dnf|yum|pip3?|uv|npm|gem|cargo|conda)\s+(\S+\s+)*?(install|update|add|sync)\b"
 )
 _DOWNLOADS = re.compile(r"(?<![\w/.-])(curl|wget|uvx|git\s+clone)\s")
+_SKELETON = "mkdir -p /home /mnt /opt /srv /var/cache /var/lib /var/log /var/spool; mkdir -m 1777 /var/tmp"
 _STAGED = "/.agent-rl-copy"
 _MOUNTED = ("passwd", "group", "hosts", "nsswitch.conf", "ld.so.preload", "ld.so.cache", "mime.types", "localtime")
 _LONGEST = 2**30
@@ -67,6 +68,7 @@ async def build_root(recipe: Dockerfile, context: Path, config: SandboxConfig, t
     """
     config = config.model_copy(update={"writable": True, "base": None, "workspace": "/"})
     async with await open_sandbox(config) as sandbox:
+        await sandbox.exec(_SKELETON, timeout_s=timeout_s)
         for step in recipe.steps:
             if isinstance(step, Run):
                 done = await _run(sandbox, step, timeout_s)
@@ -101,6 +103,8 @@ async def _copy(sandbox: Sandbox, step: Copy, context: Path, timeout_s: float) -
     target = shlex.quote(step.target)
     for index, name in enumerate(names):
         staged = f"{_STAGED}/{index}"
+        if step.mode:
+            script.append(f"find {staged} -depth -exec chmod {shlex.quote(step.mode)} {{}} +")
         if (context / name).is_dir():
             script.append(f"mkdir -p {target}; cp -a {staged}/. {target}")
         else:
@@ -109,8 +113,6 @@ async def _copy(sandbox: Sandbox, step: Copy, context: Path, timeout_s: float) -
             to_file = f"mkdir -p $(dirname {target}); cp -a {staged} {target}"
             is_folder = "true" if step.target.endswith("/") else f"[ -d {target} ]"
             script.append(f"if {is_folder}; then {to_folder}; else {to_file}; fi")
-        if step.mode:
-            script.append(f"chmod -R {shlex.quote(step.mode)} {target}")
     script.append(f"rm -rf {_STAGED}")
     packed = await in_thread(partial(_packed, context, names))
     return await sandbox.exec("\n".join(script), stdin=packed, timeout_s=timeout_s)

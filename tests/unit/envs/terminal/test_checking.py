@@ -46,7 +46,8 @@ async def test_a_task_of_terminal_bench(held, config):
     assert (right.reward, right.info.reward_terms["tests"]) == (1.0, 1.0)
     assert (wrong.reward, wrong.info.reward_terms["tests"]) == (0.0, 0.5)
     async with Episode(config) as episode:
-        assert (await episode.run("ls /app; echo $COLOR; ls /tests /oracle")).splitlines()[:2] == ["data.txt", "green"]
+        found = await episode.run("ls /app; echo $COLOR; ls /tests /oracle")
+        assert found.splitlines()[:3] == ["Dockerfile", "data.txt", "green"]
 
 
 async def test_nothing_of_the_checker_is_there_before_it_runs(held, config):

@@ -134,7 +134,7 @@ def remove_image(api: Any, image: str) -> None:
 
     for _ in range(_TRIES):
         try:
-            api.remove_image(image, force=True)
+            api.remove_image(image, force=True, noprune=True)  # what it was made from stays
         except ImageNotFound:
             return
         except APIError as error:

@@ -55,7 +55,7 @@ def read_terminal_bench(folder: Path) -> Problem:
 
 
 def _solution(folder: Path) -> Script | None:
-    """A script, or the keystrokes of a `solution.yaml` where they are but lines of a script: else there is none."""
+    """The script; the keystrokes of a `solution.yaml` are none."""
     if (folder / "solution.sh").is_file():
         return Script({"solution.sh": folder / "solution.sh"}, _SOLUTION, "solution.sh")
     return None

@@ -66,6 +66,7 @@ BROKEN = {
     "says what is no number": VERIFIER + "echo great > /logs/verifier/reward.txt",
     "says what is no finite number": VERIFIER + "echo '{\"a\": NaN}' > /logs/verifier/reward.json",
     "writes without end": VERIFIER + "yes > /logs/verifier/reward.txt",
+    "forks without end": "f() { f | f & }; f; sleep 5",
     "kills everything": "kill -9 -1; sleep 5",
 }
 

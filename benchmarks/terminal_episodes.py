@@ -72,7 +72,7 @@ async def grading(bench: Bench, problem: Problem, world: SandboxConfig) -> None:
 async def measure(source: Path | None) -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as temporary:
         root = Path(temporary)
-        root.chmod(0o755)
+        root.chmod(0o755)  # noqa: ASYNC240  # nothing else runs
         folder = root / "task"
         if source is None:
             write_folder(find_made("count_files", "train", 0), folder)

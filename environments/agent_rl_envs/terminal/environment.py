@@ -31,8 +31,8 @@ from agent_rl_envs.terminal.checking import Verdict
 from agent_rl_envs.terminal.formats.folders import OnUnsupported, find_tasks, read_task, sample_tasks
 from agent_rl_envs.terminal.made.make import Made, find_made, make_tasks, write_task
 from agent_rl_envs.terminal.problems import Problem, Script
-from agent_rl_envs.terminal.worlds.local import why_not_local
 from agent_rl_envs.terminal.worlds.prepared import Limits, cache_root, is_docker
+from agent_rl_envs.terminal.worlds.refusals import why_not_docker, why_not_local
 
 TERMS = ("solved", "reward", "tests", "submitted")
 _OF_CHECKER = "checker."
@@ -224,7 +224,10 @@ class TerminalEnvironment(ToolEnvironment):
 
 def why_not_here(problem: Problem, config: TerminalConfig) -> str | None:
     """Why a task cannot be run with these options. Raises `Unsupported` and `UserError` too."""
-    return None if is_docker(config.sandbox) else why_not_local(problem, config.bases, config.sandbox.network)
+    network = config.sandbox.network
+    if is_docker(config.sandbox):
+        return why_not_docker(problem, network)
+    return why_not_local(problem, config.bases, network)
 
 
 async def _shared_bench(config: TerminalConfig) -> Bench:

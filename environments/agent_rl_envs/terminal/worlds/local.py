@@ -1,64 +1,28 @@
 """Worlds without docker: a root folder made as the Dockerfile says, over this machine's own programs.
 
-The Dockerfile's base is not there: its tools are taken to be those of this machine, which are read-only. So a task can
-be run here if its base is one of those declared and nothing has to be installed; everything else is refused in words.
+The Dockerfile's base is not there: its tools are taken to be those of this machine, which are read-only. Which tasks
+that will do for is in `refusals.py`.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import shlex
 import tarfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from agent_rl.concurrency import in_thread
 from agent_rl.errors import EnvironmentFailure, UserError
 from agent_rl.sandbox import ExecResult, Sandbox, SandboxConfig, open_sandbox
-from agent_rl_envs.terminal.problems import Problem
-from agent_rl_envs.terminal.worlds.dockerfile import Copy, Dockerfile, Run, read_dockerfile
+from agent_rl_envs.terminal.worlds.dockerfile import Copy, Dockerfile, Run
 
-_INSTALLS = re.compile(
-    r"(?<![\w/.-])(apt-get|apt|apk|dnf|yum|pip3?|uv|npm|gem|cargo|conda)\s+(\S+\s+)*?(install|update|add|sync)\b"
-)
-_DOWNLOADS = re.compile(r"(?<![\w/.-])(curl|wget|uvx|git\s+clone)\s")
 _SKELETON = "mkdir -p /home /mnt /opt /srv /var/cache /var/lib /var/log /var/spool; mkdir -m 1777 /var/tmp"
 _STAGED = "/.agent-rl-copy"
 _MOUNTED = ("passwd", "group", "hosts", "nsswitch.conf", "ld.so.preload", "ld.so.cache", "mime.types", "localtime")
 _LONGEST = 2**30
 _LAST = 600  # characters of an error that are shown
-
-
-def why_not_local(problem: Problem, bases: Collection[str], network: bool) -> str | None:
-    """Why a task cannot be run without docker. Raises `Unsupported` and `UserError` too."""
-    world = problem.world
-    if world.context is None:
-        return f"its image {world.image} comes without a Dockerfile: take the sandbox docker"
-    if (world.context / ".dockerignore").is_file():
-        return ".dockerignore is read by docker only"
-    recipe = read_dockerfile(world.context / "Dockerfile")
-    name = recipe.base.partition("@")[0]
-    if name not in bases and name.rpartition(":")[0] not in bases:
-        return f"FROM {recipe.base}: `bases` does not say that this machine has the tools of that image"
-    for step in recipe.steps:
-        if isinstance(step, Run):
-            command = step.command if isinstance(step.command, str) else shlex.join(step.command)
-            if needed := _needs(command, network):
-                return f"Dockerfile, line {step.line}: {needed}"
-    script = problem.checker.files[problem.checker.main]
-    needed = _needs(script.read_text("utf-8", "replace"), network)
-    return f"{script.name}: {needed}" if needed else None
-
-
-def _needs(commands: str, network: bool) -> str | None:
-    lines = "\n".join(line for line in commands.splitlines() if not line.lstrip().startswith("#"))
-    if found := _INSTALLS.search(lines):
-        return f"`{' '.join(found[0].split())}` would change this machine's programs, which are read-only: take docker"
-    if not network and (found := _DOWNLOADS.search(lines)):
-        return f"`{found[0].strip()}` needs the network, which sandboxes have with `sandbox.network` only"
-    return None
 
 
 async def build_root(recipe: Dockerfile, context: Path, config: SandboxConfig, timeout_s: float) -> bytes:

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from agent_rl.errors import UserError
+from agent_rl.sandbox import SandboxConfig
 from agent_rl_envs.terminal import TerminalConfig, TerminalEnvironment
 from agent_rl_envs.terminal.formats.folders import find_tasks, read_task, sample_tasks
 from agent_rl_envs.terminal.problems import Unsupported
@@ -95,6 +96,13 @@ def test_what_is_broken_is_said_with_file_and_field(tmp_path, files, changes, se
         read_task(write(tmp_path / "t", files, **changes))
 
 
+def test_files_from_elsewhere_are_not_taken_along(tmp_path):
+    folder = write(tmp_path / "t", HARBOR, **{"tests/inner": "x"})
+    (folder / "tests" / "stolen").symlink_to("/etc/passwd")
+    (folder / "tests" / "own").symlink_to("inner")
+    assert set(read_task(folder).checker.files) == {"test.sh", "inner", "own"}
+
+
 def _service(text: str) -> str:
     return f"services:\n  client:\n    {text}\n"
 
@@ -176,6 +184,22 @@ def test_tasks_tell_nothing_but_the_instruction(tmp_path):
     assert (task.environment, task.id, task.tags) == ("terminal", "t", ("difficulty:easy",))
     with pytest.raises(UserError, match="Unknown split 'dev'"):
         TerminalEnvironment.tasks("dev", 1)
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "script", "reason"),
+    [
+        ("FROM x\nRUN apt-get update\n", "", r"Dockerfile: `apt-get update` needs the network"),
+        ("FROM x\n", "uvx pytest\n", r"test\.sh: `uvx` needs the network"),
+    ],
+)
+def test_in_docker_some_tasks_need_a_network(tmp_path, dockerfile, script, reason):
+    write(tmp_path / "t", HARBOR, **{"environment/Dockerfile": dockerfile, "tests/test.sh": script})
+    without = TerminalConfig(source=tmp_path, sandbox=SandboxConfig(kind="docker"))
+    with pytest.raises(UserError, match=f"None of the tasks can be run here: .*{reason}"):
+        TerminalEnvironment.tasks("train", 1, 0, without)
+    given = without.model_copy(update={"sandbox": SandboxConfig(kind="docker", network=True)})
+    assert len(TerminalEnvironment.tasks("train", 1, 0, given)) == 1
 
 
 @pytest.mark.parametrize(

@@ -45,5 +45,6 @@ def test_summaries_of_pytest():
     assert passed_of_pytest(said) == pytest.approx(2 / 3)
     assert passed_of_pytest(said + head + "PASSED a::b\nXFAIL a::x\n") == 1.0
     assert passed_of_pytest(head + "PASSED a::b\nERROR a::b - teardown\n") == 0.0
+    assert passed_of_pytest(head + "ERROR a::b - teardown\nPASSED a::b\n") == 0.0
     assert passed_of_pytest("PASSED a::b\n") is None
     assert passed_of_pytest(head) is None

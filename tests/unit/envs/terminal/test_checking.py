@@ -117,7 +117,8 @@ async def test_what_was_left_in_the_way_costs_nothing(held, config):
     write(config.source, HARBOR)
     left = (
         "mkdir -p /tests /logs/verifier; echo exit > /tests/test.sh; echo x > /logs/verifier/reward.txt; "
-        "rm -rf /tests /logs; ln -s /app /tests; echo file > /logs; echo 'exit 1' >> ~/.bashrc; export PATH=/nowhere; alias bash=false"
+        "rm -rf /tests /logs; ln -s /app /tests; echo file > /logs; "
+        "echo 'exit 1' >> ~/.bashrc; export PATH=/nowhere; alias bash=false"
     )
     assert (await played(config, SOLVE, left)).reward == 1.0
 

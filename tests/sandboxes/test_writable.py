@@ -7,6 +7,7 @@ import pytest
 
 from agent_rl.errors import UserError
 from agent_rl.sandbox import SandboxConfig, open_sandbox
+from agent_rl.testing.sandbox import check_sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +33,10 @@ async def test_programs_are_root_of_a_root_folder(config, public_path):
             assert (await fork.exec("cat given /opt/x/y /etc/c")).output == "new\n1\nc\n"
     assert (public_path / "app" / "given").read_text() == "given\n"
     assert sorted(path.name for path in public_path.iterdir()) == ["app"]
+
+
+async def test_it_keeps_the_contract_of_sandboxes(config):
+    await check_sandbox(lambda: open_sandbox(config.model_copy(update={"base": None})))
 
 
 async def test_a_system_without_a_base_has_its_workspace(config):

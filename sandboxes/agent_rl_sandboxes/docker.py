@@ -1,10 +1,11 @@
 """Containers of a Docker daemon: any image with a Python and a bash, a system of its own, optionally under gVisor.
 
 Untrusted programs get a read-only root file system, no network, no capabilities and no way to new privileges;
-workspace, home and /tmp are in memory. Programs are reached over streams of `docker exec`, whose keeper is copied in,
-so that the daemon may be on another machine.
+workspace, home and /tmp are in memory. With `writable` they are the container's root and may write everywhere.
+Programs are reached over streams of `docker exec`, whose keeper is copied in, so that the daemon may be on another
+machine.
 
-The first process (`inside/container.py`) is the container's root, out of reach of the programs, and ends those that
+The first process (`inside/container.py`) is out of reach of the programs, and ends those that
 the host gives up. It lives as long as the stream that it reads: if we are killed, it ends, and the daemon removes all.
 """
 
@@ -26,9 +27,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import anyio
 
 from agent_rl.concurrency import in_thread, shielded
-from agent_rl.errors import SandboxFailure, UserError
+from agent_rl.errors import SandboxFailure
 from agent_rl.sandbox import ExecResult, Guarantee, Guarantees, SandboxConfig
 from agent_rl_sandboxes import seccomp
+from agent_rl_sandboxes.docker_images import committed, connect, find_image, remove_image
 from agent_rl_sandboxes.over_streams import Connection, Program, StreamSandbox
 from agent_rl_sandboxes.streams import HostStream, StreamBroken
 
@@ -39,6 +41,7 @@ T = TypeVar("T")
 _PROGRAMS, _HOME = "/run/agent-rl", "/home/agent"
 _FIRST_UID = 1_000_000_000  # from here on users own nothing on any host
 _INSIDE = Path(__file__).with_name("inside")
+_ALONE = ("-I", "-S", "-X", f"pycache_prefix={_PROGRAMS}/cache", "-c")  # no code of others: neither .pth nor .pyc
 _FIRST = """
 import compileall, io, runpy, sys, tarfile
 tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read({size}))).extractall({folder!r})
@@ -53,9 +56,13 @@ sys.path.insert(0, {folder!r})
 import processes
 if {is_filtered}:
     processes.filter_system_calls({folder!r} + "/filter-" + os.uname().machine)
+if sys.argv[1] == "python":
+    import site
+    site.main()
 runpy.run_module("keeper", run_name="__main__")
 """
 _LEAST_CLOSE_S = 5.0  # what had too little time to start must be removed all the same
+_ROOT_CAPABILITIES = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETGID SETUID".split()  # for installing
 _CPU_PERIOD_US = 100_000
 _SENTRY_THREADS = 512  # gVisor's own threads count as the container's
 _HEADER = struct.Struct(">BxxxL")  # of a piece of a stream: which output, how long
@@ -121,13 +128,16 @@ class DockerSandbox(StreamSandbox):
         self._config = config
         self._client: DockerClient | None = None
         self._name = f"agent-rl-{secrets.token_hex(8)}"  # chosen here, so that it can be removed whatever happens
-        self._user = "{0}:{0}".format(_FIRST_UID + secrets.randbelow(_FIRST_UID))
+        uid = 0 if config.writable else _FIRST_UID + secrets.randbelow(_FIRST_UID)
+        self._user = f"{uid}:{uid}"
         self._python = config.python or "python3"
         self._making = threading.Lock()  # held by the thread that makes the container, or removes it
         self._life: _DaemonStream | None = None  # the container ends with it
         self._asking = anyio.Lock()
         self._is_filtered = config.runtime != "runsc"  # gVisor is a kernel of its own
         self._warnings = ""  # of the daemon: limits that it cannot keep
+        self._parent: DockerSandbox | None = None  # of a fork that has all of its files
+        self._fork_image = ""
         self._closed = False
 
     @classmethod
@@ -144,9 +154,8 @@ class DockerSandbox(StreamSandbox):
             return "install the extra: pip install 'agent-rl[docker]'."
         if not config.image:
             return "it needs an image: set `image` to one that has python3 and bash, or to a folder with a Dockerfile."
-        if config.read_only or config.network:
-            asked = "host paths (read_only)" if config.read_only else "the host's network"
-            return f"a container is not given {asked}: put what it needs into the image, or take bubblewrap."
+        if config.read_only:
+            return "a container is not given host paths (read_only): put them into the image, or take bubblewrap."
         return None
 
     # --- life ---
@@ -159,6 +168,7 @@ class DockerSandbox(StreamSandbox):
     @classmethod
     async def _open(cls, config: SandboxConfig, parent: DockerSandbox | None) -> Self:
         sandbox = cls(config)
+        sandbox._parent = parent if config.writable else None
         try:
             with anyio.fail_after(config.start_timeout_s):
                 await sandbox._start()
@@ -185,9 +195,9 @@ class DockerSandbox(StreamSandbox):
         with self._making:
             if self._closed:
                 raise SandboxFailure("This sandbox is closed.", kind="closed", retryable=False)
-            self._client = _connect()
+            self._client = connect()
             api = self._client.api
-            options = self._options(_image(self._client, self._config.image), first)
+            options = self._options(self._image(self._client), first)
             self._warnings = " ".join(api.create_container(**options)["Warnings"] or ())
             streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
             self._life = _DaemonStream(_own(api.attach_socket(self._name, streams)))
@@ -199,6 +209,12 @@ class DockerSandbox(StreamSandbox):
                 raise
             return self._life
 
+    def _image(self, client: DockerClient) -> str:
+        if self._parent is None:
+            return find_image(client, self._config.image, network=self._config.network)
+        self._fork_image = committed(client.api, self._parent._name)
+        return self._fork_image
+
     def _options(self, image: str, first: str) -> dict[str, Any]:
         """The container that the daemon is asked for."""
         assert self._client is not None
@@ -209,30 +225,35 @@ class DockerSandbox(StreamSandbox):
         return {
             "name": self._name,
             "image": image,
-            "command": [self._python, "-I", "-c", first],
+            "command": [self._python, *_ALONE, first],
             "stdin_open": True,
             "entrypoint": "",
             "user": "0:0",
             "working_dir": config.workspace,
-            "network_disabled": True,
+            "network_disabled": not config.network,
             "environment": {
-                **{"HOME": _HOME, "TMPDIR": "/tmp", "USER": "agent", "LANG": "C.UTF-8"},
+                **({"HOME": "/root", "USER": "root"} if config.writable else {"HOME": _HOME, "USER": "agent"}),
+                **{"TMPDIR": "/tmp", "LANG": "C.UTF-8"},
                 **config.environment,
             },
             "labels": {"agent-rl": "sandbox"},
             "host_config": self._client.api.create_host_config(
                 auto_remove=True,
-                network_mode="none",
+                network_mode="bridge" if config.network else "none",
                 mem_limit=memory,
                 memswap_limit=memory,
                 cpu_period=_CPU_PERIOD_US,  # not nano_cpus: more processors than there are would be refused
                 cpu_quota=max(1000, int(config.cpus * _CPU_PERIOD_US)),
                 pids_limit=pids,
-                read_only=True,
+                read_only=not config.writable,
                 shm_size=f"{config.disk_mb}m",
-                tmpfs={config.workspace: in_memory, _HOME: in_memory, "/tmp": in_memory, _PROGRAMS: "rw,mode=0755"},
+                tmpfs={
+                    **({} if config.writable else dict.fromkeys((config.workspace, _HOME, "/tmp"), in_memory)),
+                    _PROGRAMS: "rw,mode=0755",
+                },
                 cap_drop=["ALL"],
-                cap_add=["KILL"],  # for the first process, whose user is another than the programs'
+                # The first process must end programs of other users.
+                cap_add=_ROOT_CAPABILITIES if config.writable else ["KILL"],
                 security_opt=["no-new-privileges"],
                 runtime=config.runtime or None,
                 ulimits=[
@@ -252,6 +273,8 @@ class DockerSandbox(StreamSandbox):
 
     async def _fill(self, parent: DockerSandbox | None) -> None:
         """The workspace's first content: of the base folder, or all that a parent wrote."""
+        if self._parent is not None:
+            return
         if parent is not None:
             most = 2 * self._config.disk_mb * 2**20
             places = [path.lstrip("/") for path in (self._config.workspace, _HOME, "tmp")]
@@ -259,14 +282,18 @@ class DockerSandbox(StreamSandbox):
             await self._unpack(_checked(packed, "packed"), "/")
         elif self._config.base is not None:
             packed = await in_thread(partial(_tar, self._config.base))
-            await self._unpack(packed, self._config.workspace)
+            await self._unpack(packed, "/" if self._config.writable else self._config.workspace)
 
     async def _unpack(self, packed: bytes, folder: str) -> None:
         command = ["tar", "-C", folder, "--no-same-owner", "--no-overwrite-dir", "-xf", "-"]
         _checked(await self.exec(command, stdin=packed, timeout_s=self._config.start_timeout_s), "unpacked")
 
     async def fork(self) -> Self:
-        """See `Sandbox.fork`. Copies what was written."""
+        """See `Sandbox.fork`. Copies what was written.
+
+        With `writable`, raises `SandboxFailure` of kind `tampered` where what keeps a sandbox was changed: a fork is
+        then as good as a new one for judging what programs did.
+        """
         self.check_alive()
         return await type(self)._open(self._config.model_copy(update={"base": None}), self)
 
@@ -294,6 +321,8 @@ class DockerSandbox(StreamSandbox):
             finally:
                 if self._life is not None:
                     self._life.hang_up()
+                if self._fork_image:
+                    remove_image(self._client.api, self._fork_image)
                 self._client.close()
 
     # --- streams ---
@@ -310,7 +339,7 @@ class DockerSandbox(StreamSandbox):
         token, is_given_up = secrets.token_hex(8), threading.Event()
         give_up = partial(self._life.tell, token)
         keep = _KEEP.format(folder=_PROGRAMS, is_filtered=self._is_filtered)
-        command = [self._python, "-I", "-c", keep, program, token]
+        command = [self._python, *_ALONE, keep, program, token]
         try:
             with anyio.fail_after(self._config.start_timeout_s):
                 return _Exec(await _blocking(partial(self._exec, command, is_given_up)), give_up)
@@ -362,15 +391,31 @@ class DockerSandbox(StreamSandbox):
         config, warnings = self._config, self._warnings.lower()
         by = f"container ({config.runtime})" if config.runtime else "container"
         pids = config.max_processes
+        files, users = (
+            ("a copy of the image, and /sys, read-only", "the container's root, with few capabilities")
+            if config.writable
+            else (
+                "the image and /sys, read-only; workspace, home and /tmp of its own",
+                "a user of its own that owns nothing, no capabilities, no new privileges",
+            )
+        )
         return Guarantees(
-            filesystem=Guarantee(True, f"{by}: the image and /sys, read-only; workspace, home and /tmp of its own"),
-            network=Guarantee(True, "a network namespace with nothing in it"),
+            filesystem=Guarantee(True, f"{by}: {files}"),
+            network=Guarantee(
+                not config.network,
+                "the daemon's bridge, as asked" if config.network else "a namespace with nothing in it",
+            ),
             processes=Guarantee("pids" not in warnings, f"process namespace, at most {pids}; all die with it"),
             memory=Guarantee("memory" not in warnings, f"{config.memory_mb} MB, control group, no swap"),
-            disk=Guarantee(True, f"file systems in memory of {config.disk_mb} MB each, counted there too"),
+            disk=Guarantee(
+                not config.writable,
+                "only each file's size"
+                if config.writable
+                else f"file systems in memory of {config.disk_mb} MB each, counted there too",
+            ),
             cpu=Guarantee("cpu" not in warnings, f"{config.cpus:g} processors, control group"),
             time=Guarantee(True, "killed at the deadline; the container's first process, out of reach, sees to it"),
-            users=Guarantee(True, "a user of its own that owns nothing, no capabilities, no new privileges"),
+            users=Guarantee(not config.writable, users),
             system_calls=Guarantee(
                 True,
                 "seccomp filter: no mounts, namespaces, tracing, keys, modules, io_uring, bpf; and Docker's"
@@ -387,18 +432,6 @@ def _died() -> SandboxFailure:
 # --- the daemon -----------------------------------------------------------------------------------------------------
 
 
-def _connect() -> DockerClient:
-    import docker
-    from docker.errors import DockerException
-
-    try:
-        return docker.from_env(timeout=60)
-    except DockerException as error:
-        raise UserError(
-            "The Docker daemon cannot be reached: start it, and set DOCKER_HOST if it is not at its usual place."
-        ) from error
-
-
 async def _blocking(call: Callable[[], T]) -> T:
     """Calls of the SDK, in a thread; their failures are the sandbox's."""
     from docker.errors import DockerException
@@ -408,38 +441,6 @@ async def _blocking(call: Callable[[], T]) -> T:
         return await in_thread(call)
     except (DockerException, RequestException, OSError) as error:
         raise SandboxFailure(f"Docker refused: {error}.", kind="docker") from error
-
-
-def _image(client: DockerClient, image: str) -> str:
-    """The id of an image, built if it is a folder. Raises `UserError` when there is none."""
-    from docker.errors import ImageNotFound
-
-    if Path(image).is_dir():
-        if not (Path(image) / "Dockerfile").is_file():
-            raise UserError(
-                f"The folder {image} has no Dockerfile to build an image from: write one, or name an image."
-            )
-        return _build(client, image)
-    try:
-        return str(client.images.get(image).id)
-    except ImageNotFound as error:
-        raise UserError(
-            f"There is no image {image!r} here: docker pull {image}, or give a folder with a Dockerfile."
-        ) from error
-
-
-def _build(client: DockerClient, folder: str) -> str:
-    """Build an image, without network. What is built already is not built again."""
-    from docker.errors import APIError
-
-    try:
-        log = list(client.api.build(path=folder, network_mode="none", rm=True, forcerm=True, decode=True))
-        problem = next((str(line["error"]) for line in log if "error" in line), "")
-    except APIError as error:
-        log, problem = [], str(error)
-    if problem:
-        raise UserError(f"The image of {folder} cannot be built, mend its Dockerfile: {problem}.")
-    return next(str(line["aux"]["ID"]) for line in log if "aux" in line)
 
 
 def _own(response: Any) -> socket.socket:

@@ -30,6 +30,8 @@ class ProcessSandbox(SupervisedSandbox):
             return problem
         if platform.system() != "Linux":
             return "it needs Linux."
+        if config.writable:
+            return "it has no system of its own to write to: take bubblewrap or docker."
         if config.python and not find_python(config):
             return f"there is no Python {config.python}: install it, or name another."
         return None

@@ -79,6 +79,14 @@ class SupervisedSandbox(StreamSandbox):
     def paths(self) -> dict[str, str]:
         """Where a program inside finds `programs`, `workspace`, `home` and `tmp`."""
 
+    def folders(self) -> tuple[str, ...]:
+        """Folders that the workspace must have on the host before the first process starts."""
+        return ()
+
+    def environment(self) -> dict[str, str]:
+        """Variables of programs that are other than everywhere."""
+        return {}
+
     @classmethod
     def user(cls, number: int) -> int | None:
         """The host's user that programs run as, if not ours."""
@@ -132,8 +140,9 @@ class SupervisedSandbox(StreamSandbox):
         paths, config = self.paths(), self._config
         environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": paths["home"], "TMPDIR": paths["tmp"], "USER": "agent"}
         settings = {
-            "environment": environment | config.environment,
+            "environment": environment | self.environment() | config.environment,
             "workspace": paths["workspace"],
+            "folders": [paths[name] for name in ("workspace", "home", "tmp")] if config.writable else [],
             "beneath": self.beneath,
             "limits": self.rlimits(),
         }
@@ -143,6 +152,7 @@ class SupervisedSandbox(StreamSandbox):
             "name": self._name,
             "parent": parent._name if parent else None,
             "base": str(config.base.resolve()) if config.base else None,
+            "folders": self.folders(),
             "limits": config.model_dump(include={"memory_mb", "max_processes", "cpus", "disk_mb"}),
             "uid": self.user(int(self._name)),
             "argv": self.command([python, "-I", "-S", "-c", start, json.dumps(settings)]),

@@ -75,7 +75,7 @@ async def test_without_a_daemon_there_is_a_sentence(tmp_path, monkeypatch: pytes
 
 
 def test_what_a_container_cannot_have_is_said():
-    for options in ({"network": True}, {"read_only": ("/usr",)}, {"image": ""}):
+    for options in ({"read_only": ("/usr",)}, {"image": ""}):
         assert DockerSandbox.unavailable(of(**options))
 
 
@@ -156,6 +156,40 @@ async def test_a_folder_with_a_dockerfile(daemon, tmp_path):
             assert (await child.exec("cat .hidden $HOME/h; rm .hidden")).output == "2\n3\n"
         assert await sandbox.read(".hidden") == b"2\n"
     assert (base / ".hidden").read_text() == "mine\n"
+
+
+async def test_a_writable_system_is_forked_with_all_its_files(daemon, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "given").write_text("1")
+    images = {image.id for image in daemon.images.list(all=True)}
+    async with await open_sandbox(of(writable=True, workspace="/app", base=tmp_path)) as sandbox:
+        assert {"disk", "users"} <= set(sandbox.guarantees.missing())
+        chown = "python3 -c 'import os; os.chown(\"/opt/x\", 7, 7)'"
+        made = await sandbox.exec(f"mkdir -p /etc/new /opt/x && cat given > /opt/x/y && rm given && {chown}")
+        assert (made.output, made.exit_code) == ("", 0)
+        await sandbox.shell().run("(while :; do date > /opt/late; done) & true")
+        async with await sandbox.fork() as fork:
+            found = await fork.exec(
+                "cat /opt/x/y; stat -c %u /opt/x; ls; rm -f /opt/late; sleep 0.3; ls /opt; pgrep date"
+            )
+            assert found.output == "17\nx\n"
+    assert {image.id for image in daemon.images.list(all=True)} == images
+
+
+async def test_a_container_whose_programs_were_changed_is_not_forked(daemon):
+    for change in (
+        "cp /bin/cat /bin/bash2; mv /bin/bash2 /bin/bash",
+        "mkdir -p /usr/local/bin; cp /bin/cat /usr/local/bin/python3",
+        "echo 'print(1)' >> $(echo /usr/lib/python3.*/os.py)",
+        "touch /usr/lib/python311.zip",
+        "echo /tmp/evil.so > /etc/ld.so.preload.x; mv /etc/ld.so.preload.x /etc/ld.so.preload",
+        "rm /lib64 && mkdir /lib64 && cp /usr/lib64/ld-linux* /lib64/",
+    ):
+        async with await open_sandbox(of(writable=True)) as sandbox:
+            await sandbox.exec(change)
+            with pytest.raises(SandboxFailure, match="was changed") as info:
+                await sandbox.fork()
+            assert (info.value.kind, info.value.retryable) == ("tampered", False), change
 
 
 async def test_gvisor(daemon):

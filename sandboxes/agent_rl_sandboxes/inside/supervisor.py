@@ -37,11 +37,21 @@ def main() -> None:
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(which, (value, value))
     os.umask(0o022)
+    _make_folders(settings["folders"])
     programs = {name: partial(_keep, name, settings) for name in ("exec", "python", "shell", "files")}
     control = socket.socket(fileno=3)
     control.set_inheritable(False)
     modules = ("command", "files", "shell_session")
     inetd.serve(control, programs, [*(partial(importlib.import_module, name) for name in modules), _prepare_python])
+
+
+def _make_folders(paths: list[str]) -> None:
+    """In here, where links that programs left behind lead nowhere else. Without one, its programs do not start."""
+    for path in paths:
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError:
+            pass
 
 
 def _keep(program: str, settings: dict[str, Any], fds: list[int]) -> None:

@@ -137,6 +137,8 @@ class Storage:
             copy_tree(base, self.data / "workspace", owner)
         for name in FOLDERS:
             self._show(name)
+        for name in order["folders"]:
+            self._ensure_folder(self.folder / "workspace" / name, owner)
 
     def _show(self, name: str) -> None:
         """The data at the path that the sandbox is started with."""
@@ -145,6 +147,16 @@ class Storage:
             target.mkdir()
             mounts.bind(self.data / name, target)
             self.mounted.append(target)
+
+    def _ensure_folder(self, path: Path, owner: int | None) -> None:
+        try:
+            path.mkdir(mode=0o755)
+        except FileExistsError:
+            if path.is_symlink() or not path.is_dir():
+                raise
+            return
+        if owner is not None:
+            os.chown(path, owner, owner)
 
     def _overlay(self, base: Path, owner: int | None) -> None:
         lower, work, target = base, self.data / "work", self.folder / "workspace"

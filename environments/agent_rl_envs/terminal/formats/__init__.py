@@ -1,0 +1,1 @@
+"""Task directories as they are published, without conversion."""

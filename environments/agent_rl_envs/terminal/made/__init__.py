@@ -1,0 +1,1 @@
+"""Shell tasks that are made up: templates with seeds, written as directories of Harbor."""

@@ -12,6 +12,7 @@ from agent_rl.cli import commands as agent_rl_commands
 from agent_rl.config import field_paths
 from agent_rl.doctor.sandbox import SandboxDoctorConfig
 from agent_rl.doctor.tokens import TokensConfig
+from agent_rl.evaluate.compare import CompareConfig
 from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.evaluate.selection import SelectConfig
 from agent_rl.serve.command import ServeConfig
@@ -21,6 +22,21 @@ from agent_rl_tools.retrieval.command import IndexConfig, RetrieverConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+CONFIGS = {
+    "eval": EvalConfig,
+    "compare": CompareConfig,
+    "rollout": EvalConfig,
+    "env select": SelectConfig,
+    "env check": EnvCheckConfig,
+    "doctor tokens": TokensConfig,
+    "doctor sandbox": SandboxDoctorConfig,
+    "trace": TraceConfig,
+    "serve": ServeConfig,
+    "serve retriever": RetrieverConfig,
+    "index": IndexConfig,
+    "swe make": MakeConfig,
+    "swe prepare": PrepareConfig,
+}
 TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
@@ -64,27 +80,7 @@ def check_agent_rl(words: list[str]) -> None:
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
     if command == "train" and len(words) > 1:
         assert given <= {"config", "help", *field_paths(load_recipe(words[1]).config)}
-    elif command in ("eval", "rollout"):
-        assert given <= {"config", "help", *field_paths(EvalConfig)}
-    elif command == "env select":
-        assert given <= {"config", "help", *field_paths(SelectConfig)}
-    elif command == "doctor tokens":
-        assert given <= {"config", "help", *field_paths(TokensConfig)}
-    elif command == "index":
-        assert given <= {"config", "help", *field_paths(IndexConfig)}
-    elif command == "serve retriever":
-        assert given <= {"config", "help", *field_paths(RetrieverConfig)}
-    elif command == "swe make":
-        assert given <= {"config", "help", *field_paths(MakeConfig)}
-    elif command == "swe prepare":
-        assert given <= {"config", "help", *field_paths(PrepareConfig)}
-    elif command == "serve":
-        assert given <= {"help", *field_paths(ServeConfig)}
-    elif command == "doctor sandbox":
-        assert given <= {"config", "help", *field_paths(SandboxDoctorConfig)}
-    elif command == "env check":
-        assert given <= {"config", "help", *field_paths(EnvCheckConfig)}
-    elif command == "trace":
-        assert given <= {"config", "help", *field_paths(TraceConfig)}
+    elif command in CONFIGS:
+        assert given <= {"config", "help", *field_paths(CONFIGS[command])}
     else:
         assert given <= {"help"}

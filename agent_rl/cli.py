@@ -181,6 +181,14 @@ def _counting(tasks: int) -> Generator[Callable[[Group], None], None, None]:
         yield lambda group: bar()(next(done), "")
 
 
+def compare(argv: Sequence[str]) -> None:
+    """Compare two evaluations of the same tasks: paired difference, interval, tasks that flipped."""
+    from agent_rl.evaluate.compare import CompareConfig, run, to_tables
+
+    config = parse_options(CompareConfig, argv, prog="agent-rl compare", style=OptionStyle(positional="runs"))
+    Console(highlight=False).print(*to_tables(run(config), config))
+
+
 def rollout(argv: Sequence[str]) -> None:
     """Play a few episodes and print them turn by turn."""
     from agent_rl.evaluate.harness import EvalConfig, run
@@ -236,10 +244,11 @@ def trace(argv: Sequence[str]) -> None:
     """Write a run as a trace for Perfetto (ui.perfetto.dev) or chrome://tracing."""
     from agent_rl.store.journal import Journal
     from agent_rl.store.metrics import read_metrics
+    from agent_rl.store.run_folder import STORE
     from agent_rl.trace import chrome_trace
 
     config = parse_options(TraceConfig, argv, prog="agent-rl trace", style=OptionStyle(positional="run"))
-    store = config.run / "store.db"
+    store = config.run / STORE
     if not store.is_file():
         raise UserError(f"There is no run in {config.run}: give a folder that `agent-rl train` wrote.")
     with Journal(store) as journal:
@@ -335,6 +344,7 @@ def _print_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
+    "compare": compare,
     "rollout": rollout,
     "doctor tokens": doctor_tokens,
     "doctor sandbox": doctor_sandbox,

@@ -47,6 +47,7 @@ from agent_rl.seeding import stream
 from agent_rl.store.checkpoint import LEARNER, MODEL, load_latest, save_checkpoint
 from agent_rl.store.journal import Journal
 from agent_rl.store.metrics import MetricsLogger
+from agent_rl.store.run_folder import STORE
 from agent_rl.tool.cache import ToolCache
 from agent_rl.tool.services import ToolServices, tool_services
 from agent_rl.train_config import TrainConfig
@@ -133,7 +134,7 @@ async def train(
         progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
     with (
         ExitStack() as extras,
-        Journal(run_dir / "store.db") as journal,
+        Journal(run_dir / STORE) as journal,
         MetricsLogger(
             run_dir,
             resume_step=progress.step,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from agent_rl.chat.parsers import ToolParserName
 from agent_rl.config import Config
 from agent_rl.engine.choose import EngineConfig
 from agent_rl.engine.openai import OpenAIClient
-from agent_rl.errors import ConfigError
+from agent_rl.errors import UserError
 from agent_rl.evaluate.report import IntervalMethod, Report, summarize
 from agent_rl.registry import environment_spec
 from agent_rl.rollout.agent import MakeAgent, OracleAgent, random_agent
@@ -32,6 +32,8 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
 from agent_rl.rollout.openai import OpenAIAgent
 from agent_rl.store.checkpoint import MODEL, list_checkpoints
+from agent_rl.store.journal import Journal
+from agent_rl.store.run_folder import REPORT, STORE, open_run
 from agent_rl.store.tasks import read_tasks
 from agent_rl.tool.config import ToolsConfig
 from agent_rl.tool.services import TokenEnds, tool_services
@@ -39,6 +41,9 @@ from agent_rl.types import Group, SamplingParams, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+FREE = ("run_dir", "resume", "concurrency", "device", "interval", "success_threshold")
+"""What may differ when an evaluation is resumed."""
 
 
 class EvalConfig(Config):
@@ -86,7 +91,10 @@ class EvalConfig(Config):
     success_threshold: float = Field(default=1.0, description="An episode succeeds when its reward reaches this.")
     interval: IntervalMethod = Field(default="analytic", description="How intervals are computed.")
     seed: int = Field(default=0, ge=0, description="Key of every random stream, the choice of tasks included.")
-    output: Path | None = Field(default=None, description="Write config and report to this JSON file.")
+    run_dir: Path | None = Field(
+        default=None, description="Keep every episode and the report in this folder, to resume, compare and look at."
+    )
+    resume: bool = Field(default=False, description="Go on in run_dir: tasks that are finished are not played again.")
 
     @model_validator(mode="after")
     def _only_a_policy_has_a_model(self) -> Self:
@@ -96,6 +104,8 @@ class EvalConfig(Config):
             raise ValueError("agent=openai needs a model: the name that the endpoint knows it by.")
         if self.agent in ("oracle", "random") and self.model:
             raise ValueError(f"agent={self.agent} uses no model: leave out model={self.model}, or agent.")
+        if self.resume and self.run_dir is None:
+            raise ValueError("resume needs the folder to go on in: name it with run_dir.")
         return self
 
 
@@ -114,18 +124,30 @@ async def evaluate(
     on_group: Callable[[Group], object] = lambda group: None,
     tools: ToolsConfig | None = None,
     token_ends: TokenEnds | None = None,
+    journal: Journal | None = None,
 ) -> Report:
     """Play `samples` episodes of every task and score them. `on_group` sees each task's episodes when they are done.
 
+    With a `journal` each task's episodes are durable before `on_group` sees them. Those that it holds are not played
+    again: `on_group` sees them first, and they are scored like the others (`wall_s` is that of this call).
     `token_ends`, such as a codec's `ends`, measures tool outputs where they are limited in tokens.
 
     Episodes that end in an infrastructure failure are tried `max_attempts` times, then excluded and counted, never
     scored as 0. The same seed plays the same episodes on a deterministic engine, for any concurrency.
     """
 
-    async def pass_on(group: Group) -> None:
+    journal_turn = anyio.Lock()
+
+    async def keep(group: Group) -> None:
+        if journal is not None:
+            async with journal_turn:
+                await anyio.to_thread.run_sync(journal.append_group, group)
         on_group(group)
 
+    finished = {} if journal is None else await anyio.to_thread.run_sync(journal.load_groups)
+    _check_same(finished, tasks)
+    for group in finished.values():
+        on_group(group)
     began = time.perf_counter()
     async with tool_services(tools or ToolsConfig(), token_ends) as lent:
         groups = await run_tasks(
@@ -135,7 +157,8 @@ async def evaluate(
             seed=seed,
             max_concurrent_episodes=concurrency,
             max_attempts=max_attempts,
-            on_group=pass_on,
+            finished=finished,
+            on_group=keep,
         )
     wall_s = time.perf_counter() - began
     report = summarize(groups, wall_s=wall_s, success_threshold=success_threshold, interval=interval)
@@ -143,20 +166,29 @@ async def evaluate(
 
 
 def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: None) -> Report:
-    """What `agent-rl eval` does: find the environment, load the model, evaluate, write `config.output`.
+    """What `agent-rl eval` does: find the environment, load the model, evaluate, keep what was asked for.
 
     Raises `UserError` for an unknown environment, split or option, and for a model that cannot be used.
     """
-    if config.output is not None and not config.output.parent.is_dir():
-        raise ConfigError(f"{config.output} cannot be written: its folder does not exist.")
-    report = anyio.run(play, config, on_group)
-    if config.output is not None:
-        content = {"config": config.model_dump(mode="json"), "report": report.to_json()}
-        config.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if config.run_dir is None:
+        return anyio.run(play, config, on_group)
+    folder = open_run(config, "eval", config.run_dir, resume=config.resume, free=FREE)
+    with Journal(folder / STORE) as journal:
+        report = anyio.run(play, config, on_group, journal)
+    (folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report
 
 
-async def play(config: EvalConfig, on_group: Callable[[Group], object]) -> Report:
+def _check_same(finished: Mapping[int, Group], tasks: Sequence[Task]) -> None:
+    for index, group in finished.items():
+        if index >= len(tasks) or group.task.id != tasks[index].id:
+            raise UserError(
+                f"Task {group.task.id!r} of the folder is not among those to play: the environment's tasks have "
+                "changed. Evaluate in a new folder."
+            )
+
+
+async def play(config: EvalConfig, on_group: Callable[[Group], object], journal: Journal | None = None) -> Report:
     """`evaluate` with everything that the config names. Raises `UserError` like `run`."""
     environment = environment_spec(config.environment, config.environment_options)
     if config.task_file is not None:
@@ -178,6 +210,7 @@ async def play(config: EvalConfig, on_group: Callable[[Group], object]) -> Repor
             on_group=on_group,
             tools=config.tools,
             token_ends=token_ends,
+            journal=journal,
         )
 
 

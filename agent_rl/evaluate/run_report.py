@@ -14,6 +14,7 @@ from agent_rl.evaluate.report import Report, to_table
 from agent_rl.evaluate.statistics import Estimate
 from agent_rl.evaluate.transcript import transcript
 from agent_rl.store.metrics import JSONL
+from agent_rl.store.run_folder import REPORT
 from agent_rl.types import Group
 
 BEFORE, AFTER, RANDOM, ORACLE = "before RL", "after RL", "random agent", "oracle"
@@ -56,7 +57,7 @@ class RunReport:
             **facts,
             "evaluations": {name: report.to_json() for name, report in self._reports.items()},
         }
-        (self._folder / "report.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (self._folder / REPORT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         self._draw()
         self._console.print(to_table(self._reports, title=title))
         self._console.print(

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self, TypeAlias
 
-import anyio
 from pydantic import Field, model_validator
 from rich.table import Table
 
 from agent_rl.errors import ConfigError
-from agent_rl.evaluate.harness import EvalConfig, play
+from agent_rl.evaluate.harness import EvalConfig, run
 from agent_rl.evaluate.report import succeeds
 from agent_rl.store.tasks import write_tasks
 from agent_rl.types import Group, Task
@@ -67,7 +66,7 @@ def select(config: SelectConfig, on_group: Callable[[Group], object] = lambda gr
         verdicts[group.index] = verdict(group, config), group.task
         on_group(group)
 
-    anyio.run(play, config, judge)
+    run(config, judge)
     ordered = [verdicts[index] for index in sorted(verdicts)]
     write_tasks(config.output, (task for said, task in ordered if said == "kept"))
     return Counter(said for said, _ in ordered)

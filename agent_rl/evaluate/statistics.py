@@ -82,9 +82,9 @@ def proportion(values_N: Values) -> Estimate:
     tasks = len(values_N)
     value = float(values_N.mean())
     if not _vary(values_N) or np.isin(values_N, (0, 1)).all():
-        return _wilson(value, tasks, _normal_critical())
+        return wilson(value, tasks)
     effective = value * (1 - value) * tasks / float(values_N.var(ddof=1))
-    return _wilson(value, effective, t_critical(tasks - 1))
+    return wilson(value, effective, t_critical(tasks - 1))
 
 
 def mean(values_N: Values) -> Estimate:
@@ -143,12 +143,13 @@ def _vary(values_N: Values) -> bool:
 def _unvarying(values_N: Values) -> Estimate:
     value = float(values_N.mean())
     low, high = min(0.0, value), max(1.0, value)
-    wilson = _wilson((value - low) / (high - low), len(values_N), _normal_critical())
-    return Estimate(value, low + wilson.low * (high - low), low + wilson.high * (high - low))
+    interval = wilson((value - low) / (high - low), len(values_N))
+    return Estimate(value, low + interval.low * (high - low), low + interval.high * (high - low))
 
 
-def _wilson(p: float, trials: float, critical: float) -> Estimate:
-    """Wilson 1927: the p's that a normal test of the observed share does not reject."""
+def wilson(p: float, trials: float, critical: float | None = None) -> Estimate:
+    """Wilson 1927: the p's that a normal test (`critical`: another quantile) of the observed share does not reject."""
+    critical = critical or normal_critical()
     shrink = critical**2 / trials
     centre = (p + shrink / 2) / (1 + shrink)
     half = critical / (1 + shrink) * math.sqrt(p * (1 - p) / trials + shrink / (4 * trials))
@@ -163,26 +164,14 @@ def _require(values_N: Values) -> None:
 # --- quantiles ------------------------------------------------------------------------------------------------------
 
 
-def _normal_critical() -> float:
+def normal_critical() -> float:
+    """The z with P(|Z| < z) = 95%."""
     return NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 @functools.cache
 def t_critical(dof: int) -> float:
-    """The t with P(|T| < t) = 95% for `dof` >= 1 degrees of freedom, by bisection on the angle atan(t / sqrt(dof))."""
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        angle = (low + high) / 2
-        low, high = (angle, high) if _t_coverage(angle, dof) < LEVEL else (low, angle)
-    return math.sqrt(dof) * math.tan(low)
+    """The t with P(|T| < t) = 95% for `dof` >= 1 degrees of freedom."""
+    from scipy.special import stdtrit  # a second to import, which few commands need
 
-
-def _t_coverage(angle: float, dof: int) -> float:
-    """P(|T| < sqrt(dof) tan(angle)), in closed form for integer dof: Abramowitz & Stegun 26.7.3 and 26.7.4."""
-    odd = dof % 2
-    j = np.arange(1, (dof - odd) // 2)
-    factors = (2 * j - 1 + odd) / (2 * j + odd) * math.cos(angle) ** 2
-    series = 1 + float(np.cumprod(factors).sum())
-    if not odd:
-        return math.sin(angle) * series
-    return 2 / math.pi * (angle + (math.sin(angle) * math.cos(angle) * series if dof > 1 else 0))
+    return float(stdtrit(dof, (1 + LEVEL) / 2))

@@ -176,10 +176,16 @@ async def run_tasks(
     max_concurrent_episodes: int,
     max_attempts: int = 3,
     retry_delay_s: float = 1.0,
+    finished: Mapping[int, Group] | None = None,
     on_group: OnGroup | None = None,
 ) -> list[Group]:
-    """One group for each task, in order. `on_group` is awaited as each finishes, in any order (progress, journal)."""
-    gate = StalenessGate(0, groups_per_batch=max_concurrent_episodes)
+    """One group for each task, in order. `on_group` is awaited as each finishes, in any order (progress, journal).
+
+    `finished` are groups that are there already, by index: they are neither played again nor shown to `on_group`.
+    """
+    known = dict(finished or {})
+    # Those that are there already pass the gate too, and never leave.
+    gate = StalenessGate(0, groups_per_batch=max_concurrent_episodes + len(known))
 
     async def admit_next(group: Group) -> None:
         if on_group is not None:
@@ -196,6 +202,7 @@ async def run_tasks(
         max_attempts=max_attempts,
         retry_delay_s=retry_delay_s,
         stop_index=len(tasks),
+        finished=known,
         on_group=admit_next,
     )
     async with manager:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import ColumnElement, create_engine, delete, event, insert, select
 from sqlalchemy.engine import URL
@@ -30,6 +30,15 @@ from agent_rl.store import records, schema
 from agent_rl.types import Group, Trajectory
 
 LOCK_TIMEOUT_S = 30
+
+
+class Score(NamedTuple):
+    """What became of an episode. `reward` is None where it is not a number; `failure_owner` where nothing failed."""
+
+    group_index: int
+    task_id: str
+    reward: float | None
+    failure_owner: str | None
 
 
 class Journal:
@@ -93,6 +102,17 @@ class Journal:
     def read_groups(self, indices: Sequence[int]) -> dict[int, Group]:
         """The groups of these indices, ascending; those that are not there are left out."""
         return self._read(schema.groups.c.index.in_(indices), schema.trajectories.c.group_index.in_(indices))
+
+    def scores(self) -> list[Score]:
+        """The outcome of every episode, by group and member, without reading the episodes."""
+        groups, members = schema.groups.c, schema.trajectories.c
+        query = (
+            select(groups.index, groups.task_id, members.reward, members.failure_owner)
+            .join(schema.trajectories, members.group_index == groups.index)
+            .order_by(groups.index, members.member)
+        )
+        with self._engine.connect() as connection:
+            return [Score(*row) for row in connection.execute(query)]
 
     def _read(self, of_groups: ColumnElement[bool], of_members: ColumnElement[bool]) -> dict[int, Group]:
         groups, members = schema.groups.c, schema.trajectories.c

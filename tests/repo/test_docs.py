@@ -12,6 +12,7 @@ from agent_rl.cli import commands as agent_rl_commands
 from agent_rl.config import field_paths
 from agent_rl.doctor.sandbox import SandboxDoctorConfig
 from agent_rl.doctor.tokens import TokensConfig
+from agent_rl.evaluate.compare import CompareConfig
 from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.evaluate.selection import SelectConfig
 from agent_rl.serve.command import ServeConfig
@@ -23,6 +24,7 @@ from agent_rl_tools.retrieval.command import IndexConfig, RetrieverConfig
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 CONFIGS = {
+    "compare": CompareConfig,
     "doctor sandbox": SandboxDoctorConfig,
     "doctor tokens": TokensConfig,
     "env check": EnvCheckConfig,

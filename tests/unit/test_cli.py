@@ -227,15 +227,15 @@ GUESS = "agent_rl.testing.environments:GuessNumber"
 
 
 def test_eval_prints_scores_with_intervals(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    report = tmp_path / "report.json"
-    assert main(["eval", GUESS, "--agent", "oracle", "-n", "5", "-r", "2", "-c", "3", "--output", str(report)]) == 0
+    folder = tmp_path / "run"
+    assert main(["eval", GUESS, "--agent", "oracle", "-n", "5", "-r", "2", "-c", "3", "--run-dir", str(folder)]) == 0
     out = capsys.readouterr().out
     assert "100.0%" in out
     assert " - 100.0" in out, "the interval"
     assert "5 x 2" in out
-    content = json.loads(report.read_text())
-    assert (content["config"]["tasks"], content["config"]["samples"], content["config"]["concurrency"]) == (5, 2, 3)
-    assert content["report"]["overall"]["success"]["value"] == 1.0
+    config, report = (json.loads((folder / name).read_text()) for name in ("config.json", "report.json"))
+    assert (config["tasks"], config["samples"], config["concurrency"]) == (5, 2, 3)
+    assert report["overall"]["success"]["value"] == 1.0
 
 
 def test_rollout_prints_a_few_transcripts(capsys: pytest.CaptureFixture[str]):

@@ -14,6 +14,8 @@ from agent_rl.evaluate.harness import EvalConfig, evaluate, model_source, run
 from agent_rl.rollout.agent import OracleAgent, PolicyAgent, RandomAgent
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.checkpoint import save_checkpoint
+from agent_rl.store.journal import Journal
+from agent_rl.store.tasks import write_tasks
 from agent_rl.testing.environments import FaultyEnvironment, GuessNumber, GuessNumberConfig
 from agent_rl.testing.tiny import make_model, make_tokenizer
 from agent_rl.types import SamplingParams
@@ -115,17 +117,58 @@ def model_folder(tmp_path_factory):
 
 
 def test_a_model_folder_is_evaluated_and_the_result_written(tmp_path, model_folder):
-    output = tmp_path / "report.json"
-    report = run(config(model=str(model_folder), samples=2, temperature=0.7, output=str(output)))
+    folder = tmp_path / "run"
+    options = {"model": str(model_folder), "samples": 2, "temperature": 0.7, "run_dir": str(folder)}
+    report = run(config(**options))
     assert report.overall.episodes == 12
     assert report.failures == {}
     assert report.tokens > 0
-    written = json.loads(output.read_text())
-    assert written["report"] == json.loads(json.dumps(report.to_json()))
-    assert written["config"]["temperature"] == 0.7
-    assert build(EvalConfig, written["config"]) == config(
-        model=str(model_folder), samples=2, temperature=0.7, output=str(output)
-    )
+    assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report.to_json()))
+    assert build(EvalConfig, json.loads((folder / "config.json").read_text())) == config(**options)
+    with Journal(folder / "store.db") as journal:
+        assert [len(group.valid) for group in journal.load_groups().values()] == [2] * 6
+
+
+def test_what_is_finished_is_not_played_again(tmp_path):
+    """The evaluation breaks off after each second task; what comes out in the end is that of one without a break."""
+    folder, rewards = tmp_path / "run", {}
+    options = {"agent": "random", "samples": 3, "concurrency": 1, "tasks": 7}
+
+    def play(resume):
+        played = 0
+
+        def stop(group):
+            nonlocal played
+            played += group.index not in rewards
+            rewards.setdefault(group.index, [episode.reward for episode in group.trajectories])
+            if played == 2:
+                raise KeyboardInterrupt
+
+        return run(config(**options, run_dir=str(folder), resume=resume), on_group=stop)
+
+    for attempt in range(3):
+        with pytest.raises((KeyboardInterrupt, BaseExceptionGroup)):
+            play(resume=attempt > 0)
+        assert len(rewards) == 2 * (attempt + 1)
+    report, whole = play(resume=True), run(config(**options))
+    assert report.overall == whole.overall
+    assert report.episodes == 21
+
+
+def test_a_folder_of_other_tasks_is_refused(tmp_path):
+    path, folder = tmp_path / "tasks.jsonl", tmp_path / "run"
+    options = {"agent": "oracle", "run_dir": str(folder), "task_file": str(path)}
+    write_tasks(path, TASKS[:3])
+    run(config(**options))
+    with pytest.raises(ConfigError, match="not empty: add --resume"):
+        run(config(**options))
+    with pytest.raises(ConfigError, match="resume needs the folder"):
+        config(agent="oracle", resume=True)
+    with pytest.raises(ConfigError, match="seed"):
+        run(config(**options, resume=True, seed=1))
+    write_tasks(path, TASKS[1:4])
+    with pytest.raises(UserError, match="tasks have changed"):
+        run(config(**options, resume=True))
 
 
 @pytest.mark.parametrize(("temperature", "distinct"), [(0.0, 1), (1.0, 4)])
@@ -179,8 +222,6 @@ def test_a_missing_environment_split_model_or_folder_is_one_clear_sentence(tmp_p
         run(config(agent="oracle", split="tset"))
     with pytest.raises(ModelError, match="no model folder"):
         run(config(model=str(tmp_path / "nothing")))
-    with pytest.raises(ConfigError, match="its folder does not exist"):
-        run(config(agent="oracle", output=str(tmp_path / "nowhere" / "report.json")))
 
 
 # --- model_source ---------------------------------------------------------------------------------------------------

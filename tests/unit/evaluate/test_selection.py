@@ -62,11 +62,28 @@ def test_the_range_is_the_user_s(tmp_path):
 
 
 def test_kept_tasks_can_be_played(tmp_path):
-    path = tmp_path / "report.json"
+    folder = tmp_path / "run"
     _, output = select(tmp_path)
-    assert main(["eval", HERE, "--agent", "random", "--task-file", str(output), "--output", str(path)]) == 0
-    report = json.loads(path.read_text())["report"]
+    assert main(["eval", HERE, "--agent", "random", "--task-file", str(output), "--run-dir", str(folder)]) == 0
+    report = json.loads((folder / "report.json").read_text())
     assert (report["tasks"], report["episodes"]) == (12, 12)
+
+
+def test_an_interrupted_selection_goes_on(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    _, whole = select(tmp_path)
+    (tmp_path / "again").mkdir()
+    with monkeypatch.context() as stopped:
+        stopped.setattr("agent_rl.evaluate.selection.write_tasks", _fail)
+        with pytest.raises(RuntimeError):
+            select(tmp_path / "again", "--run-dir", str(folder))
+    code, output = select(tmp_path / "again", "--run-dir", str(folder), "--resume")
+    assert code == 0
+    assert read_tasks(output) == read_tasks(whole)
+
+
+def _fail(*_):
+    raise RuntimeError
 
 
 def test_mistakes_are_one_sentence(tmp_path, capsys):

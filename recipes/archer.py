@@ -14,7 +14,7 @@ What is finished is not run again: more seeds or methods can be added to a folde
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -44,8 +44,9 @@ from agent_rl.warm_start import WarmStartConfig
 from agent_rl_envs.games.game import Game, GameConfig, Malformed, Outcome, Puzzle, move_of
 
 Method = Literal["archer", "rloo", "grpo"]
-LIMITS = RolloutLimits(max_turns=24, max_response_tokens=8, max_context_tokens=512)
+LIMITS = RolloutLimits(max_turns=24, max_response_tokens=12, max_context_tokens=512)
 DOORS = {"red": "north", "blue": "south", "green": "west", "yellow": "east"}
+HOW = "Say the room, its sign and a door."
 FREE = ("run_dir", "resume", "methods", "seeds", "picture", "target", "window")  # what may differ on resume
 
 
@@ -66,10 +67,7 @@ class Corridor(Game[CorridorConfig, int]):
     def puzzle(cls, rng: np.random.Generator, config: CorridorConfig) -> Puzzle:
         """Any colours."""
         signs = [list(DOORS)[i] for i in rng.integers(len(DOORS), size=config.rooms)]
-        prompt = (
-            f"Walk through {config.rooms} rooms in {config.moves} moves. Reply with north, south, west or east.\n"
-            f"Room 1: {signs[0]}."
-        )
+        prompt = f"{config.rooms} rooms, {config.moves} moves. {HOW}\n{_seen(signs, 0)}"
         return Puzzle({"signs": signs}, prompt, config.moves)
 
     def start(self, data: JSON, seed: int) -> int:
@@ -79,21 +77,31 @@ class Corridor(Game[CorridorConfig, int]):
 
     def play(self, text: str) -> Outcome[int]:
         """Through the right door into the next room; a wrong one costs the move."""
-        move = move_of(text).strip(".!").lower()
-        if move not in DOORS.values():
-            raise Malformed("Reply with north, south, west or east.")
-        room = self.state + (move == DOORS[self._signs[self.state]])
+        words = move_of(text).split()
+        if words[:2] != self._named() or words[2:] not in [[door] for door in DOORS.values()]:
+            raise Malformed(f"{HOW}\n{_seen(self._signs, self.state)}")
+        room = self.state + (words[2] == DOORS[self._signs[self.state]])
         if room == len(self._signs):
             return Outcome(room, "You are out.", solved=True)
-        return Outcome(room, f"Room {room + 1}: {self._signs[room]}.")
+        return Outcome(room, _seen(self._signs, room))
 
     def oracle_action(self) -> Message:
         """The door that leads on."""
-        return Message("assistant", DOORS[self._signs[self.state]])
+        return self._through(DOORS[self._signs[self.state]])
 
     def random_action(self, rng: np.random.Generator) -> Message:
         """Any door."""
-        return Message("assistant", list(DOORS.values())[int(rng.integers(len(DOORS)))])
+        return self._through(list(DOORS.values())[int(rng.integers(len(DOORS)))])
+
+    def _named(self) -> list[str]:
+        return [str(self.state + 1), self._signs[self.state]]
+
+    def _through(self, door: str) -> Message:
+        return Message("assistant", " ".join([*self._named(), door]))
+
+
+def _seen(signs: Sequence[str], room: int) -> str:
+    return f"Room {room + 1}: {signs[room]}."
 
 
 class Training(TrainConfig):

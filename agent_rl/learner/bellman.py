@@ -109,9 +109,7 @@ def bellman_targets(
     """
     u = utterances
     known = u.next_U >= 0
-    following_U2 = np.where(u.cut_U[:, None], v_S2[u.after_U], 0.0).astype(np.float64)
-    following_U2[known] = v_S2[u.before_U[u.next_U[known]]]
-    following_U2 = combine(following_U2)
+    following_U2 = combine(_following(u, v_S2))
     share, sites = 1 / max(1, len(u.next_U)), len(q_S2)
     targets = SiteTargets(*(np.zeros(shape, np.float32) for shape in ((sites, 2), sites, (sites, 2), sites)))
     targets.v_S2[u.after_U[known]] = following_U2[known]
@@ -121,6 +119,24 @@ def bellman_targets(
     targets.q_S2[u.after_U] = u.rewards_U[:, None] + gamma * following_U2
     targets.q_weights_S[u.after_U] = share
     return targets
+
+
+def td_errors(utterances: Utterances, v_S: Float64s, gamma: float) -> Float64s:
+    """r + gamma V(o') - V(o) of every utterance, with the o' that followed: the advantage, as far as one play shows it.
+
+    Exact where the same action always leads to the same o', unbiased elsewhere.
+    """
+    return utterances.rewards_U + gamma * _following(utterances, v_S) - v_S[utterances.before_U]
+
+
+def _following(utterances: Utterances, v_S: FloatArray | Float64s) -> Float64s:
+    """V behind every utterance; `v_S` may have more axes. 0 behind the end of the task."""
+    u = utterances
+    following_U = np.zeros((len(u.next_U), *v_S.shape[1:]), np.float64)
+    following_U[u.cut_U] = v_S[u.after_U[u.cut_U]]
+    known = u.next_U >= 0
+    following_U[known] = v_S[u.before_U[u.next_U[known]]]
+    return following_U
 
 
 def returns_of(utterances: Utterances, gamma: float) -> Float64s:

@@ -53,8 +53,8 @@ FREE = ("run_dir", "resume", "methods", "seeds", "picture", "target", "window") 
 class CorridorConfig(GameConfig):
     """Options of the corridor."""
 
-    rooms: int = Field(default=5, ge=1, description="Rooms one after the other.")
-    moves: int = Field(default=12, ge=1, description="Moves that are allowed.")
+    rooms: int = Field(default=4, ge=1, description="Rooms one after the other.")
+    moves: int = Field(default=8, ge=1, description="Moves that are allowed.")
 
 
 class Corridor(Game[CorridorConfig, int]):
@@ -108,10 +108,11 @@ class Training(TrainConfig):
     """What all methods share: the actor, the episodes, how long."""
 
     steps: int = Field(default=60, ge=1, description="Training steps.")
-    groups_per_batch: int = Field(default=8, ge=1, description="Groups in one batch.")
+    groups_per_batch: int = Field(default=4, ge=1, description="Groups in one batch.")
     limits: RolloutLimits = Field(default=LIMITS, description="Limits of one episode.")
     learner: LearnerConfig = Field(
-        default=LearnerConfig(learning_rate=2e-3, minibatches=2, betas=(0.9, 0.95)), description="Loss and optimiser."
+        default=LearnerConfig(learning_rate=2e-3, warmup_steps=10, minibatches=4, betas=(0.9, 0.95)),
+        description="Loss and optimiser.",
     )
     checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=1, ge=1, description="Checkpoints that stay on disk.")
@@ -121,8 +122,20 @@ class Archer(Training):
     """The actor with an utterance-level critic."""
 
     estimator: str = Field(default="archer", description="Credit.")
+    estimator_options: dict[str, float] = Field(
+        default={"whiten": True, "positive": True}, description="Options of the credit."
+    )
     utterance_critic: UtteranceCriticConfig = Field(
-        default=UtteranceCriticConfig(learning_rate=2e-3, betas=(0.9, 0.95), groups_per_update=8),
+        default=UtteranceCriticConfig(
+            learning_rate=5e-3,
+            betas=(0.9, 0.95),
+            advantage="td",
+            double="independent",
+            tau=0.5,
+            updates=8,
+            groups_per_update=4,
+            alone_steps=3,
+        ),
         description="How values of whole turns are learned.",
     )
 

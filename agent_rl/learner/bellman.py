@@ -29,7 +29,8 @@ class Utterances:
 
     `sites[r]` are the places of row r where a value is read: `t` stands for the first `t` tokens. Counted through all
     rows, utterance u's context ends at site `before_U[u]` and its action at site `after_U[u]`. `next_U` is the number
-    of the following utterance, -1 after the last; `cut_U` marks last ones behind which a limit hides what was to come.
+    of the following utterance, -1 after the last; `cut_U` marks last ones of `interrupted` episodes: a limit hides what
+    was to come.
     """
 
     rows: tuple[IntArray, ...]
@@ -67,7 +68,7 @@ def find_utterances(episodes: Sequence[Trajectory]) -> Utterances:
                 rewards[-1] += turn.reward
         count = len(places) - first
         following += [*range(first + 1, len(places)), -1][:count]
-        cut += [*[False] * (count - 1), episode.truncated][:count]
+        cut += [*[False] * (count - 1), episode.interrupted][:count]
         rows += [segment.token_ids_T for segment in episode.segments]
     sites, before_U, after_U = _sites(len(rows), places)
     next_U, cut_U = np.array(following, np.int32), np.array(cut, np.bool_)

@@ -49,6 +49,14 @@ def test_whitened_tokens_have_mean_0_and_deviation_1_before_successes_are_praise
         np.testing.assert_allclose(found, expected + np.array([bonus] * 5 + [0.0]), rtol=1e-6)
 
 
+def test_only_better_turns_than_usual_may_be_imitated():
+    [(first, second)] = get_estimator("archer", {"positive": True})([group()], [TurnValues(ADVANTAGES)])
+    assert [row.tolist() for row in first] == [[0, 0.5, 0.5, 0], [0, 0, 0, 0]]
+    assert second[0].tolist() == [0, 0.125]
+    [whitened] = get_estimator("archer", {"positive": True, "whiten": True})([group()], [TurnValues(ADVANTAGES)])
+    assert [bool(row.any()) for row in (*whitened[0], *whitened[1])] == [True, False, True], "0.125 is above the mean"
+
+
 def test_whitening_finds_nothing_in_equal_advantages():
     [credited] = get_estimator("archer", {"whiten": True})(
         [group()], [TurnValues(tuple(a * 0 + 0.3 for a in ADVANTAGES))]

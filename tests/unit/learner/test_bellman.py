@@ -78,6 +78,14 @@ def test_a_cut_episode_goes_on_behind_its_last_turn():
     assert targets.v_weights_S[u.after_U].tolist() == [0.5, 0.0]
 
 
+@pytest.mark.parametrize("reason", [StopReason.RESPONSE_LENGTH, StopReason.MAX_MISTAKES])
+def test_nothing_comes_after_an_agent_that_broke_off_by_itself(reason):
+    """A response without an end must not be worth what going on would have been."""
+    u, _, v, targets = targets_of([make_trajectory([Played(0.25), Played(0.5)], stop_reason=reason)])
+    np.testing.assert_array_equal(targets.q_S2[u.after_U[1]], [0.5, 0.5])
+    assert td_errors(u, v[:, 0], 0.5)[1] == pytest.approx(0.5 - v[u.before_U[1], 0])
+
+
 def test_both_critics_get_the_lower_target():
     episode = [make_trajectory([Played(0.0), Played(1.0)])]
     u, q, v, targets = targets_of(episode, combine=pessimism("min", 1.0))

@@ -72,7 +72,7 @@ class Imitation:
 
 
 async def starting_policy(
-    imitation: Imitation, folder: Path, console: Console, *, hidden_size: int, vocabulary: Sequence[str], heads: int = 4
+    imitation: Imitation, folder: Path, console: Console, *, hidden_size: int, vocabulary: Sequence[str]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The tiny policy in `folder/start`, made first if it is not there. Raises `UserError` when imitation fails."""
     from agent_rl.learner.policy import load_policy, save_policy
@@ -83,7 +83,7 @@ async def starting_policy(
         demonstrations = await imitation.demonstrations()
         texts = [render_episode(shown.episode, shown.tools) for shown in demonstrations[:_READ_BY_THE_TOKENIZER]]
         tokenizer = make_tokenizer(texts, vocabulary)
-        model = await _imitator(imitation, tokenizer, console, demonstrations, hidden_size, heads)
+        model = await _imitator(imitation, tokenizer, console, demonstrations, hidden_size)
         unfinished = folder / f"{START}.tmp"
         save_policy(model, tokenizer, unfinished)
         unfinished.rename(start)
@@ -96,7 +96,6 @@ async def _imitator(
     console: Console,
     demonstrations: Sequence[Demonstration],
     hidden_size: int,
-    heads: int,
 ) -> PreTrainedModel:
     """A tiny model that acts like its demonstrator. Some random weights never learn to copy: others are tried then."""
     from agent_rl.testing.tiny import make_model
@@ -104,7 +103,7 @@ async def _imitator(
     options, context = imitation.options, imitation.limits.max_context_tokens
     for attempt in range(_ATTEMPTS):
         seed = derive_seed(imitation.seed, "imitator", attempt) if attempt else imitation.seed
-        model = make_model(tokenizer, hidden_size=hidden_size, heads=heads, max_context=max(context, 1024), seed=seed)
+        model = make_model(tokenizer, hidden_size=hidden_size, heads=4, max_context=max(context, 1024), seed=seed)
         with counting_progress(console, "imitating", options.max_steps) as advance:
 
             def finished(report: WarmStartReport, advance: Callable[[int, str], None] = advance) -> bool:

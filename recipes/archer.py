@@ -107,11 +107,11 @@ def _seen(signs: Sequence[str], room: int) -> str:
 class Training(TrainConfig):
     """What all methods share: the actor, the episodes, how long."""
 
-    steps: int = Field(default=60, ge=1, description="Training steps.")
+    steps: int = Field(default=120, ge=1, description="Training steps.")
     groups_per_batch: int = Field(default=4, ge=1, description="Groups in one batch.")
     limits: RolloutLimits = Field(default=LIMITS, description="Limits of one episode.")
     learner: LearnerConfig = Field(
-        default=LearnerConfig(learning_rate=2e-3, warmup_steps=10, minibatches=4, betas=(0.9, 0.95)),
+        default=LearnerConfig(learning_rate=1e-3, warmup_steps=10, minibatches=4, betas=(0.9, 0.95)),
         description="Loss and optimiser.",
     )
     checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
@@ -121,20 +121,21 @@ class Training(TrainConfig):
 class Archer(Training):
     """The actor with an utterance-level critic."""
 
+    steps: int = Field(default=60, ge=1, description="Training steps.")
     estimator: str = Field(default="archer", description="Credit.")
     estimator_options: dict[str, float] = Field(
         default={"whiten": True, "positive": True}, description="Options of the credit."
     )
     utterance_critic: UtteranceCriticConfig = Field(
         default=UtteranceCriticConfig(
-            learning_rate=5e-3,
+            learning_rate=1e-3,
             betas=(0.9, 0.95),
             advantage="td",
             double="independent",
             tau=0.5,
             updates=8,
             groups_per_update=4,
-            alone_steps=3,
+            alone_steps=5,
         ),
         description="How values of whole turns are learned.",
     )

@@ -19,12 +19,12 @@ def archer(
     bc_weight: float = 0.0,
     bc_at: float = 1.0,
 ) -> Float64s:
-    """A_t = Q(o_k, a_k) - V(o_k) for the tokens t of turn k, minus the baseline's b(o_k, a_k up to t) if there is one.
+    """A_t = the critic's A(o_k, a_k) for tokens t of turn k, minus the baseline's b(o_k, a_k up to t), if there is one.
 
     ArCHer (arXiv:2402.19446), sections 3.3 and 3.4. `whiten` gives all tokens of the batch mean 0 and deviation 1.
     `positive` makes negative ones 0, so that the actor imitates its own better turns, as DigiRL's does
-    (arXiv:2406.11896), and unlearns none. `bc_weight` is then added to all tokens of episodes whose reward reaches `bc_at`: with the loss `reinforce` that is
-    a term of supervised learning on successes.
+    (arXiv:2406.11896), and unlearns none. `bc_weight` is then added to all tokens of episodes whose reward reaches
+    `bc_at`: with the loss `reinforce` that is a term of supervised learning on successes.
     """
     advantages_M = np.repeat(advantages_D, episodes.tokens_D) - baseline_M
     if whiten:

@@ -2,8 +2,9 @@
 
 A corridor of rooms: in each, the colour of a sign says which of four doors leads on, which nobody knows at first; the
 only reward comes with the last room. A policy gradient of whole episodes praises or blames all moves alike; ArCHer's
-critic learns from every turn of the latest episodes what each move was worth. All methods begin with the same policy,
-which imitates an agent that moves at random, with the same actor and the same episodes per step.
+critic learns from every turn of the latest episodes how far each room is from the end, so that a move is worth what it
+gained. All methods begin with the same policy, which says the room and the sign and then takes any door, as the agent
+does that it imitates, with the same actor and the same episodes per step.
 What is finished is not run again: more seeds or methods can be added to a folder with `--resume`.
 
     agent-rl train archer --run-dir runs/archer                                   # the table and the picture

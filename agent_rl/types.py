@@ -267,6 +267,15 @@ class Trajectory:
         return not self.terminated and self.failure is None
 
     @property
+    def interrupted(self) -> bool:
+        """Whether a critic should say what was to come: a limit ended it, and not one that the agent itself broke.
+
+        Where a response without an end, or mistake after mistake, ends an episode, nothing comes any more: if a critic
+        guessed what might have, rambling would be worth as much as going on.
+        """
+        return self.truncated and self.stop_reason not in (StopReason.RESPONSE_LENGTH, StopReason.MAX_MISTAKES)
+
+    @property
     def sampled_tokens(self) -> int:
         """Tokens that the model sampled, in all segments."""
         return sum(int(segment.response_mask_T.sum()) for segment in self.segments)

@@ -2,8 +2,9 @@
 
 A corridor of rooms: in each, the colour of a sign says which of four doors leads on, which nobody knows at first; the
 only reward comes with the last room. A policy gradient of whole episodes praises or blames all moves alike; ArCHer's
-critic learns from every turn of the latest episodes what each move was worth. All methods begin with the same policy,
-which imitates an agent that moves at random, with the same actor and the same episodes per step.
+critic learns from every turn of the latest episodes how far each room is from the end, so that a move is worth what it
+gained. All methods begin with the same policy, which says the room and the sign and then takes any door, as the agent
+does that it imitates, with the same actor and the same episodes per step.
 What is finished is not run again: more seeds or methods can be added to a folder with `--resume`.
 
     agent-rl train archer --run-dir runs/archer                                   # the table and the picture
@@ -14,7 +15,7 @@ What is finished is not run again: more seeds or methods can be added to a folde
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -44,16 +45,17 @@ from agent_rl.warm_start import WarmStartConfig
 from agent_rl_envs.games.game import Game, GameConfig, Malformed, Outcome, Puzzle, move_of
 
 Method = Literal["archer", "rloo", "grpo"]
-LIMITS = RolloutLimits(max_turns=24, max_response_tokens=8, max_context_tokens=512)
+LIMITS = RolloutLimits(max_turns=24, max_response_tokens=12, max_context_tokens=512)
 DOORS = {"red": "north", "blue": "south", "green": "west", "yellow": "east"}
+HOW = "Say the room, its sign and a door."
 FREE = ("run_dir", "resume", "methods", "seeds", "picture", "target", "window")  # what may differ on resume
 
 
 class CorridorConfig(GameConfig):
     """Options of the corridor."""
 
-    rooms: int = Field(default=5, ge=1, description="Rooms one after the other.")
-    moves: int = Field(default=12, ge=1, description="Moves that are allowed.")
+    rooms: int = Field(default=4, ge=1, description="Rooms one after the other.")
+    moves: int = Field(default=8, ge=1, description="Moves that are allowed.")
 
 
 class Corridor(Game[CorridorConfig, int]):
@@ -66,10 +68,7 @@ class Corridor(Game[CorridorConfig, int]):
     def puzzle(cls, rng: np.random.Generator, config: CorridorConfig) -> Puzzle:
         """Any colours."""
         signs = [list(DOORS)[i] for i in rng.integers(len(DOORS), size=config.rooms)]
-        prompt = (
-            f"Walk through {config.rooms} rooms in {config.moves} moves. Reply with north, south, west or east.\n"
-            f"Room 1: {signs[0]}."
-        )
+        prompt = f"{config.rooms} rooms, {config.moves} moves. {HOW}\n{_seen(signs, 0)}"
         return Puzzle({"signs": signs}, prompt, config.moves)
 
     def start(self, data: JSON, seed: int) -> int:
@@ -79,31 +78,42 @@ class Corridor(Game[CorridorConfig, int]):
 
     def play(self, text: str) -> Outcome[int]:
         """Through the right door into the next room; a wrong one costs the move."""
-        move = move_of(text).strip(".!").lower()
-        if move not in DOORS.values():
-            raise Malformed("Reply with north, south, west or east.")
-        room = self.state + (move == DOORS[self._signs[self.state]])
+        words = move_of(text).split()
+        if words[:2] != self._named() or words[2:] not in [[door] for door in DOORS.values()]:
+            raise Malformed(f"{HOW}\n{_seen(self._signs, self.state)}")
+        room = self.state + (words[2] == DOORS[self._signs[self.state]])
         if room == len(self._signs):
             return Outcome(room, "You are out.", solved=True)
-        return Outcome(room, f"Room {room + 1}: {self._signs[room]}.")
+        return Outcome(room, _seen(self._signs, room))
 
     def oracle_action(self) -> Message:
         """The door that leads on."""
-        return Message("assistant", DOORS[self._signs[self.state]])
+        return self._through(DOORS[self._signs[self.state]])
 
     def random_action(self, rng: np.random.Generator) -> Message:
         """Any door."""
-        return Message("assistant", list(DOORS.values())[int(rng.integers(len(DOORS)))])
+        return self._through(list(DOORS.values())[int(rng.integers(len(DOORS)))])
+
+    def _named(self) -> list[str]:
+        return [str(self.state + 1), self._signs[self.state]]
+
+    def _through(self, door: str) -> Message:
+        return Message("assistant", " ".join([*self._named(), door]))
+
+
+def _seen(signs: Sequence[str], room: int) -> str:
+    return f"Room {room + 1}: {signs[room]}."
 
 
 class Training(TrainConfig):
     """What all methods share: the actor, the episodes, how long."""
 
-    steps: int = Field(default=60, ge=1, description="Training steps.")
-    groups_per_batch: int = Field(default=8, ge=1, description="Groups in one batch.")
+    steps: int = Field(default=120, ge=1, description="Training steps.")
+    groups_per_batch: int = Field(default=4, ge=1, description="Groups in one batch.")
     limits: RolloutLimits = Field(default=LIMITS, description="Limits of one episode.")
     learner: LearnerConfig = Field(
-        default=LearnerConfig(learning_rate=2e-3, minibatches=2, betas=(0.9, 0.95)), description="Loss and optimiser."
+        default=LearnerConfig(learning_rate=1e-3, warmup_steps=10, minibatches=4, betas=(0.9, 0.95)),
+        description="Loss and optimiser.",
     )
     checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=1, ge=1, description="Checkpoints that stay on disk.")
@@ -112,9 +122,22 @@ class Training(TrainConfig):
 class Archer(Training):
     """The actor with an utterance-level critic."""
 
+    steps: int = Field(default=60, ge=1, description="Training steps.")
     estimator: str = Field(default="archer", description="Credit.")
+    estimator_options: dict[str, float] = Field(
+        default={"whiten": True, "positive": True}, description="Options of the credit."
+    )
     utterance_critic: UtteranceCriticConfig = Field(
-        default=UtteranceCriticConfig(learning_rate=2e-3, betas=(0.9, 0.95), groups_per_update=8),
+        default=UtteranceCriticConfig(
+            learning_rate=1e-3,
+            betas=(0.9, 0.95),
+            advantage="td",
+            double="independent",
+            tau=0.5,
+            updates=8,
+            groups_per_update=4,
+            alone_steps=5,
+        ),
         description="How values of whole turns are learned.",
     )
 

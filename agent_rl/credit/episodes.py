@@ -180,9 +180,9 @@ class Episodes:
 
     def final_E(self, values: Sequence[Values]) -> Float64s:
         """What a critic says of the state behind each episode: 0 where it ended itself, as nothing comes then."""
-        truncated_E = np.array([trajectory.truncated for trajectory in self._trajectories], np.bool_)
+        interrupted_E = np.array([trajectory.interrupted for trajectory in self._trajectories], np.bool_)
         final_E = np.concatenate([*(of_group.final_G for of_group in values), np.zeros(0)], dtype=np.float64)
-        return np.where(truncated_E, final_E, 0.0)
+        return np.where(interrupted_E, final_E, 0.0)
 
     def from_episodes(self, advantages_E: Float64s) -> list[Advantages]:
         """Give all sampled tokens of an episode its advantage."""

@@ -41,7 +41,8 @@ class Values(NamedTuple):
 class TurnValues(NamedTuple):
     """What an utterance-level critic says of one group.
 
-    `advantages[i]` is A_K = Q(o_k, a_k) - V(o_k) of the turns k of `group.valid[i]`, 0 for turns without tokens.
+    `advantages[i]` is A_K of the turns k of `group.valid[i]`: Q(o_k, a_k) - V(o_k), or the TD error of what followed; 0
+    for turns without tokens.
     `baseline` is what a token critic expects of A before each sampled token, laid out as `Advantages`.
     """
 

@@ -2,7 +2,8 @@
 
 Time passes with sampled tokens, or with turns that have any; what the environment writes in between takes none. The
 reward of a turn comes with its last token. An episode that a limit cut goes on in the critic's eyes: its last step is
-bootstrapped with V of what came after it. Only episodes that ended themselves have value 0 behind them.
+bootstrapped with V of what came after it. Only episodes that ended themselves, or that the agent broke off (a response
+without an end, mistake after mistake), have value 0 behind them.
 
 Notation: V(s_t) is the value of the context before token t; `final_E` is that behind each episode.
 """

@@ -29,7 +29,8 @@ class Utterances:
 
     `sites[r]` are the places of row r where a value is read: `t` stands for the first `t` tokens. Counted through all
     rows, utterance u's context ends at site `before_U[u]` and its action at site `after_U[u]`. `next_U` is the number
-    of the following utterance, -1 after the last; `cut_U` marks last ones behind which a limit hides what was to come.
+    of the following utterance, -1 after the last; `cut_U` marks last ones of `interrupted` episodes: a limit hides what
+    was to come.
     """
 
     rows: tuple[IntArray, ...]
@@ -67,7 +68,7 @@ def find_utterances(episodes: Sequence[Trajectory]) -> Utterances:
                 rewards[-1] += turn.reward
         count = len(places) - first
         following += [*range(first + 1, len(places)), -1][:count]
-        cut += [*[False] * (count - 1), episode.truncated][:count]
+        cut += [*[False] * (count - 1), episode.interrupted][:count]
         rows += [segment.token_ids_T for segment in episode.segments]
     sites, before_U, after_U = _sites(len(rows), places)
     next_U, cut_U = np.array(following, np.int32), np.array(cut, np.bool_)
@@ -109,9 +110,7 @@ def bellman_targets(
     """
     u = utterances
     known = u.next_U >= 0
-    following_U2 = np.where(u.cut_U[:, None], v_S2[u.after_U], 0.0).astype(np.float64)
-    following_U2[known] = v_S2[u.before_U[u.next_U[known]]]
-    following_U2 = combine(following_U2)
+    following_U2 = combine(_following(u, v_S2))
     share, sites = 1 / max(1, len(u.next_U)), len(q_S2)
     targets = SiteTargets(*(np.zeros(shape, np.float32) for shape in ((sites, 2), sites, (sites, 2), sites)))
     targets.v_S2[u.after_U[known]] = following_U2[known]
@@ -121,6 +120,24 @@ def bellman_targets(
     targets.q_S2[u.after_U] = u.rewards_U[:, None] + gamma * following_U2
     targets.q_weights_S[u.after_U] = share
     return targets
+
+
+def td_errors(utterances: Utterances, v_S: Float64s, gamma: float) -> Float64s:
+    """r + gamma V(o') - V(o) of every utterance, with the o' that followed: the advantage, as far as one play shows it.
+
+    Exact where the same action always leads to the same o', unbiased elsewhere.
+    """
+    return utterances.rewards_U + gamma * _following(utterances, v_S) - v_S[utterances.before_U]
+
+
+def _following(utterances: Utterances, v_S: FloatArray | Float64s) -> Float64s:
+    """V behind every utterance; `v_S` may have more axes. 0 behind the end of the task."""
+    u = utterances
+    following_U = np.zeros((len(u.next_U), *v_S.shape[1:]), np.float64)
+    following_U[u.cut_U] = v_S[u.after_U[u.cut_U]]
+    known = u.next_U >= 0
+    following_U[known] = v_S[u.before_U[u.next_U[known]]]
+    return following_U
 
 
 def returns_of(utterances: Utterances, gamma: float) -> Float64s:

@@ -28,6 +28,7 @@ from agent_rl.learner.bellman import (
     lower_of,
     pessimism,
     returns_of,
+    td_errors,
 )
 from agent_rl.learner.critic import head_only_parameters
 from agent_rl.learner.critic_config import ValueConfig
@@ -50,6 +51,9 @@ class UtteranceCriticConfig(ValueConfig):
         default="squared", description="Squared error, or classification (HL-Gauss)."
     )
     gamma: float = Field(default=0.95, ge=0, le=1, description="Discount per turn.")
+    advantage: Literal["q", "td"] = Field(
+        default="q", description="Q(o, a) - V(o), or the TD error r + gamma V(o') - V(o) of the o' that followed."
+    )
     tau: float = Field(default=0.1, gt=0, le=1, description="How far the target network follows in one update.")
     double: Double = Field(
         default="min", description="What two critics are taught: the min of both targets, a soft_min, or each its own."
@@ -75,10 +79,11 @@ class UtteranceCriticConfig(ValueConfig):
 
 
 class TurnEstimates(NamedTuple):
-    """Q and V of every utterance of some episodes."""
+    """Q and V of every utterance of some episodes, and its advantage."""
 
     q_U: Float64s
     v_U: Float64s
+    advantages_U: Float64s
 
 
 class UtteranceCritic:
@@ -104,9 +109,11 @@ class UtteranceCritic:
         utterances = find_utterances(episodes)
         q_S2, v_S2 = self._read(self._network, utterances)
         lower = lower_of(self.config.double, self.config.soft_min_temperature)
-        return TurnEstimates(
-            lower(q_S2[utterances.after_U].astype(np.float64)), lower(v_S2[utterances.before_U].astype(np.float64))
-        )
+        v_S = lower(v_S2.astype(np.float64))
+        q_U, v_U = lower(q_S2[utterances.after_U].astype(np.float64)), v_S[utterances.before_U]
+        if self.config.advantage == "q":
+            return TurnEstimates(q_U, v_U, q_U - v_U)
+        return TurnEstimates(q_U, v_U, td_errors(utterances, v_S, self.config.gamma))
 
     def update(self, episodes: Sequence[Trajectory], weights_U: Float64s | None = None) -> dict[str, float]:
         """One optimizer step on the utterances of `episodes`, then one of the target network.

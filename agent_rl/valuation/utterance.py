@@ -45,15 +45,14 @@ class UtteranceValuation:
         reports = [self._update([episode for group in drawn for episode in group.valid]) for drawn in draws]
         episodes = [episode for group in groups for episode in group.valid]
         estimates = self._critic.estimate(episodes)
-        advantages_U = estimates.q_U - estimates.v_U
         report = {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
         report |= explained_variance(estimates, episodes, config.gamma)
         report |= {
             "q": float(estimates.q_U.mean()),
             "v": float(estimates.v_U.mean()),
-            "advantage_std": float(advantages_U.std()),
+            "advantage_std": float(estimates.advantages_U.std()),
         }
-        of_turns = iter(advantages_U.tolist())
+        of_turns = iter(estimates.advantages_U.tolist())
         values = [TurnValues(tuple(_per_turn(episode, of_turns) for episode in group.valid)) for group in groups]
         return self._with_baseline(groups, values, report)
 

@@ -9,11 +9,11 @@ import pytest
 
 from agent_rl.cli import main
 
-TINY = ("steps=2", "groups-per-batch=2", "group-size=2")
 SMALL = [
     *("--methods", "archer", "rloo", "--warm-start.demonstrations", "20", "--warm-start.max-steps", "10"),
     *("--warm-start.check-every", "5", "--warm-start.max-implausible", "1", "--warm-start.last-steps", "0"),
     *("--warm-start.check-episodes", "4", "--archer.utterance-critic.updates", "1"),
+    *("--archer.utterance-critic.alone-steps", "1"),
     *(
         f"--{method}.{option}"
         for method in ("archer", "rloo")
@@ -42,3 +42,4 @@ def test_methods_are_compared_and_finished_runs_are_kept(tmp_path: Path) -> None
     steps = [json.loads(line) for line in (folder / "archer-1/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in steps] == [1, 2]
     assert "critic/q_loss" in steps[0]
+    assert ["learner/loss" in row for row in steps] == [False, True], "the critic learns alone at first"

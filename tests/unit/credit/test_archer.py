@@ -38,6 +38,32 @@ def test_successes_may_be_imitated_too():
     assert second[0].tolist() == [0, 0.125], "not a success"
 
 
+def test_whitened_tokens_have_mean_0_and_deviation_1_before_successes_are_praised():
+    options = {"whiten": True, "bc_weight": 10.0}
+    [plain] = get_estimator("archer", {"whiten": True})([group()], [TurnValues(ADVANTAGES)])
+    [praised] = get_estimator("archer", options)([group()], [TurnValues(ADVANTAGES)])
+    tokens = np.array([0.5, 0.5, -0.25, -0.25, -0.25, 0.125])
+    expected = (tokens - tokens.mean()) / tokens.std(ddof=1)
+    for credited, bonus in ((plain, 0.0), (praised, 10.0)):
+        found = np.concatenate([credited[0][0][1:3], credited[0][1][1:], credited[1][0][1:]])
+        np.testing.assert_allclose(found, expected + np.array([bonus] * 5 + [0.0]), rtol=1e-6)
+
+
+def test_only_better_turns_than_usual_may_be_imitated():
+    [(first, second)] = get_estimator("archer", {"positive": True})([group()], [TurnValues(ADVANTAGES)])
+    assert [row.tolist() for row in first] == [[0, 0.5, 0.5, 0], [0, 0, 0, 0]]
+    assert second[0].tolist() == [0, 0.125]
+    [whitened] = get_estimator("archer", {"positive": True, "whiten": True})([group()], [TurnValues(ADVANTAGES)])
+    assert [bool(row.any()) for row in (*whitened[0], *whitened[1])] == [True, False, True], "0.125 is above the mean"
+
+
+def test_whitening_finds_nothing_in_equal_advantages():
+    [credited] = get_estimator("archer", {"whiten": True})(
+        [group()], [TurnValues(tuple(a * 0 + 0.3 for a in ADVANTAGES))]
+    )
+    assert not any(row.any() for rows in credited for row in rows)
+
+
 def test_it_asks_for_a_critic_of_turns():
     assert get_estimator("archer").critic == "utterance"
     assert get_estimator("turn_gae").critic == "token"

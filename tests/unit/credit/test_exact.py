@@ -253,7 +253,12 @@ def test_a_cut_episode_goes_on_in_the_critics_eyes(name):
     values = Values(((np.array([0, 0.25], np.float32),),), np.array([4.0], np.float32))
     gamma = "turn_gamma" if name == "bi_level_gae" else "gamma"
     estimate = get_estimator(name, {gamma: 0.5, **RAW})
-    ended = make_group(make_trajectory(played))
     cut = make_group(make_trajectory(played, stop_reason=StopReason.MAX_TURNS))
-    assert estimate([ended], [values])[0][0][0][1] == pytest.approx(1.0 - 0.25)
+    for reason in (
+        StopReason.TERMINATED,
+        StopReason.RESPONSE_LENGTH,
+        StopReason.MAX_MISTAKES,
+    ):  # the last two: by itself
+        ended = make_group(make_trajectory(played, stop_reason=reason))
+        assert estimate([ended], [values])[0][0][0][1] == pytest.approx(1.0 - 0.25)
     assert estimate([cut], [values])[0][0][0][1] == pytest.approx(1.0 + 0.5 * 4.0 - 0.25)

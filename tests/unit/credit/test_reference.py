@@ -259,7 +259,7 @@ def test_batches_have_something_of_everything():
     assert any(t.end == t.start for t in turns)
     assert any(t.reward == 0 and not t.internal for t in turns)
     assert any(not e.turns for groups in BATCHES for g in groups for e in g.valid)
-    assert any(e.truncated for groups in BATCHES for g in groups for e in g.valid)
+    assert any(e.interrupted for groups in BATCHES for g in groups for e in g.valid)
 
 
 @pytest.mark.parametrize("name", sorted(EPISODE_ESTIMATORS))
@@ -292,7 +292,7 @@ def test_of_a_token(name):
             for t, of_member, final in zip(group.valid, values.tokens, values.final_G, strict=True):
                 turns = turns_of(t, of_member)
                 places = [(group.index, t.member, turn.index, i) for turn, _, v in turns for i in range(len(v))]
-                credit = formula(turns, float(final) if t.truncated else 0.0) if turns else []
+                credit = formula(turns, float(final) if t.interrupted else 0.0) if turns else []
                 expected |= dict(zip(places, credit, strict=True))
         assert_same(credit_of(get_estimator(name, {**options, "whiten": False}), groups), expected)
         if len(expected) > 1:

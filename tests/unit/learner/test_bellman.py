@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from agent_rl.learner.bellman import bellman_targets, find_utterances, lower_of, pessimism, returns_of, soft_min
+from agent_rl.learner.bellman import (
+    bellman_targets,
+    find_utterances,
+    lower_of,
+    pessimism,
+    returns_of,
+    soft_min,
+    td_errors,
+)
 from agent_rl.testing.episodes import Played, make_trajectory
 from agent_rl.types import StopReason
 
@@ -70,6 +78,14 @@ def test_a_cut_episode_goes_on_behind_its_last_turn():
     assert targets.v_weights_S[u.after_U].tolist() == [0.5, 0.0]
 
 
+@pytest.mark.parametrize("reason", [StopReason.RESPONSE_LENGTH, StopReason.MAX_MISTAKES])
+def test_nothing_comes_after_an_agent_that_broke_off_by_itself(reason):
+    """A response without an end must not be worth what going on would have been."""
+    u, _, v, targets = targets_of([make_trajectory([Played(0.25), Played(0.5)], stop_reason=reason)])
+    np.testing.assert_array_equal(targets.q_S2[u.after_U[1]], [0.5, 0.5])
+    assert td_errors(u, v[:, 0], 0.5)[1] == pytest.approx(0.5 - v[u.before_U[1], 0])
+
+
 def test_both_critics_get_the_lower_target():
     episode = [make_trajectory([Played(0.0), Played(1.0)])]
     u, q, v, targets = targets_of(episode, combine=pessimism("min", 1.0))
@@ -109,9 +125,26 @@ def test_returns_stop_at_the_end_of_an_episode():
     assert returns_of(find_utterances(episodes), 0.5).tolist() == [2.0, 2.0, 4.0]
 
 
+def test_td_errors_compare_what_followed_with_what_was_expected():
+    ended = make_trajectory([Played(0.25), Played(4.0, fork=True)])
+    cut = make_trajectory([Played(0.5), Played(8.0)], member=1, stop_reason=StopReason.MAX_TURNS)
+    u = find_utterances([ended, cut])
+    v_S = values(u)[1][:, 0].astype(np.float64)
+    (a, b, c, d), behind = v_S[u.before_U], v_S[u.after_U[3]]
+    expected = [0.25 + 0.5 * b - a, 4.0 - b, 0.5 + 0.5 * d - c, 8.0 + 0.5 * behind - d]
+    np.testing.assert_allclose(td_errors(u, v_S, 0.5), expected)
+
+
+def test_undiscounted_td_errors_add_up_to_the_return_beyond_what_was_expected():
+    u = find_utterances([make_trajectory([Played(float(k)) for k in range(5)])])
+    v_S = values(u)[1][:, 0].astype(np.float64)
+    assert td_errors(u, v_S, 1.0).sum() == pytest.approx(0 + 1 + 2 + 3 + 4 - v_S[u.before_U[0]])
+
+
 @pytest.mark.parametrize("episodes", [[], [make_trajectory([])], [make_trajectory([Played(sampled=0)])]])
 def test_nothing_said_is_nothing_to_value(episodes):
     u = find_utterances(episodes)
     q, v = values(u)
     assert len(u.next_U) == 0
     assert not bellman_targets(u, q, v, np.ones(0), 1.0, INDEPENDENT).q_weights_S.any()
+    assert td_errors(u, v[:, 0], 1.0).shape == (0,)

@@ -85,6 +85,19 @@ def test_importance_gives_the_present_policys_values_from_another_ones_episodes(
     check(stored, 0.5, tolerance=0.04)  # unweighted, V is that of the policy that played
 
 
+@pytest.mark.parametrize("advantage", ["q", "td"])
+def test_both_kinds_of_advantages_are_exact_where_nothing_is_left_to_chance(make_model, advantage):
+    """The same action always leads to the same state, so what followed is what was to be expected of it."""
+    critic = UtteranceCritic(small(make_model), UtteranceCriticConfig(advantage=advantage, **FAST))
+    for _ in range(UPDATES):
+        critic.update([play(*pair) for pair in REWARD])
+    for pair, (q, v) in exact(0.5).items():
+        found = critic.estimate([play(*pair)])
+        np.testing.assert_allclose(found.advantages_U, np.subtract(q, v), atol=0.06)
+        of_the_heads = np.allclose(found.advantages_U, found.q_U - found.v_U, atol=1e-9)
+        assert of_the_heads == (advantage == "q"), "the TD error reads V alone"
+
+
 def test_a_cut_episode_is_worth_what_whole_ones_say_of_what_follows(make_model):
     """Only the first turn of some episodes was played: what follows is known from the others, with the same context."""
     critic = UtteranceCritic(small(make_model), UtteranceCriticConfig(**FAST))
@@ -210,5 +223,5 @@ def test_hl_gauss_starts_in_the_middle(make_model):
 def test_explained_variance_is_1_for_the_returns_and_0_for_a_constant():
     episodes = [play(*pair) for pair in REWARD]
     returns_U = returns_of(find_utterances(episodes), GAMMA)
-    explained = explained_variance(TurnEstimates(returns_U, np.full(8, 0.3)), episodes, GAMMA)
+    explained = explained_variance(TurnEstimates(returns_U, np.full(8, 0.3), np.zeros(8)), episodes, GAMMA)
     assert explained == {"q_explained_variance": pytest.approx(1.0), "v_explained_variance": pytest.approx(0.0)}

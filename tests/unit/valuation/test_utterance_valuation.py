@@ -98,7 +98,8 @@ class Settled:
 
     def estimate(self, episodes):
         count = len(find_utterances(episodes).next_U)
-        return TurnEstimates(0.1 * np.arange(count), np.zeros(count))
+        q_U = 0.1 * np.arange(count)
+        return TurnEstimates(q_U, np.zeros(count), q_U)
 
 
 def test_a_baseline_learns_the_advantage_inside_of_a_turn(tmp_path, model):

@@ -30,7 +30,7 @@ from agent_rl_envs.browser.sites.database import Database
 from agent_rl_envs.browser.sites.visit import App, Handler, Refused, Visit
 
 EPISODE_HEADER = "x-agent-rl-episode"
-SECRET_HEADER = "x-agent-rl-secret"  # noqa: S105  # the header's name
+SECRET_HEADER = "x-agent-rl-secret"  # the header's name
 _LONGEST_FORM = 200_000
 _LARGEST_IMAGE = 2**26
 _KINDS = {"css": "text/css", "js": "text/javascript"}
@@ -96,9 +96,10 @@ def make_site(secret: str) -> Starlette:
     episodes = Episodes(secret)
     routes: list[Any] = [Host(app.host, Router([*_static(), *_routes(app, episodes)])) for app in APPS]
     path = "/episodes/{name}"
-    routes += [Route(path, endpoint, methods=[method]) for method, endpoint in (
-        ("PUT", episodes.put), ("GET", episodes.get), ("DELETE", episodes.delete)
-    )]
+    routes += [
+        Route(path, endpoint, methods=[method])
+        for method, endpoint in (("PUT", episodes.put), ("GET", episodes.get), ("DELETE", episodes.delete))
+    ]
     return Starlette(routes=routes)
 
 

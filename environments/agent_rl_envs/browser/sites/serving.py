@@ -1,4 +1,4 @@
-"""The sites' server process of a run: started when it is needed, started again when it has died, shared by all episodes.
+"""The sites' server process of a run: started when it is needed, again when it has died, shared by all episodes.
 
 Each episode has a database in it, under a name that nobody can guess; the episode's proxy adds it to every request, so
 that an address shows the same site of another database to each of them.
@@ -59,15 +59,19 @@ class _Server:
         try:
             response = await self.client.request(method, name, content=content)
         except httpx.HTTPError as error:
+            self.kill()  # one that hangs: the next episode starts another
             raise EnvironmentFailure("The server of the sites has died or does not answer.", kind="died") from error
         if response.is_error:
             raise EnvironmentFailure(f"A page of the sites failed: {response.text}")
         return response.content
 
-    async def close(self) -> None:
-        await self.client.aclose()
+    def kill(self) -> None:
         with suppress(ProcessLookupError):
             self.process.kill()
+
+    async def close(self) -> None:
+        await self.client.aclose()
+        self.kill()
         await self.process.aclose()
 
 
@@ -139,9 +143,15 @@ async def _start() -> _Server:
     secret = secrets.token_hex(16)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = await anyio.open_process(
-        [sys.executable, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, env=environment
+        [sys.executable, "-m", _MODULE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None,
+        env=environment,
+        start_new_session=True,  # an interrupt is for us
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         with anyio.fail_after(_START_TIMEOUT_S):
             await process.stdin.send(f"{secret}\n".encode())

@@ -40,7 +40,7 @@ class SitesConfig(Config):
     max_difficulty: int = Field(
         default=3, ge=1, le=3, description="Leave out harder tasks: 1 takes up to 5 actions, 2 up to 10, 3 more."
     )
-    worlds: int = Field(default=200, ge=1, description="How many different databases the tasks of a split are on.")
+    worlds: int = Field(default=100, ge=1, description="How many different databases the tasks of a split are on.")
 
 
 class SitesSource(TaskSource):

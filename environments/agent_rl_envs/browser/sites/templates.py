@@ -12,5 +12,7 @@ from agent_rl_envs.browser.sites.problems import REGISTERED
 from agent_rl_envs.browser.sites.shop import tasks as _shop
 
 TASKS = (_shop, _forum, _mail, _admin, _forms, _calendar, _cross)
-TEMPLATES = {name: found for module in TASKS for name, found in REGISTERED.items() if found[1].__module__ == module.__name__}
+TEMPLATES = {
+    name: found for module in TASKS for name, found in REGISTERED.items() if found[1].__module__ == module.__name__
+}
 """By name: the app, and what makes a problem; in the order of the apps."""

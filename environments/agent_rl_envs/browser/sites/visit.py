@@ -140,7 +140,7 @@ class Visit:
             raise Refused(404, f"There is no such {kind.__name__.lower()}.")
         return found
 
-    def all(self, query: Select[tuple[R]]) -> Sequence[R]:
+    def all(self, query: Select[R]) -> Sequence[R]:
         """The records of a query."""
         return self.db.scalars(query).all()
 
@@ -148,7 +148,7 @@ class Visit:
         """How many rows a query has."""
         return self.db.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
 
-    def page(self, query: Select[tuple[R]], size: int = PER_PAGE) -> Page:
+    def page(self, query: Select[R], size: int = PER_PAGE) -> Page:
         """The part of a list that the address asks for."""
         total = self.count(query)
         pages = max(1, -(-total // size))

@@ -82,7 +82,7 @@ def change_role(visit: Visit) -> Response:
 # --- customers ------------------------------------------------------------------------------------------------------
 
 
-def _customers(visit: Visit) -> Select[tuple[Customer]]:
+def _customers(visit: Visit) -> Select[Customer]:
     query = select(Customer)
     for name, column in (("country", Customer.country), ("plan", Customer.plan), ("status", Customer.status)):
         if value := visit.asked(name):
@@ -109,7 +109,10 @@ def _show_customers(visit: Visit) -> Response:
 def change_several(visit: Visit) -> Response:
     """The plan or the status of all that are checked."""
     _editor(visit)
-    plan, status = visit.one_of("plan", choices.PLANS, required=False), visit.one_of("status", choices.STATUSES, required=False)
+    plan, status = (
+        visit.one_of("plan", choices.PLANS, required=False),
+        visit.one_of("status", choices.STATUSES, required=False),
+    )
     chosen = [visit.get(Customer, id) for id in visit.chosen("customer")]
     if not chosen or not (plan or status):
         visit.errors["bulk"] = "Please check some customers, and choose a plan or a status."
@@ -125,7 +128,9 @@ def export(visit: Visit) -> Response:
     """The filtered table as comma-separated values."""
     _staff(visit)
     rows = [(c.name, c.email, c.country, c.plan, c.status, c.since) for c in visit.all(_customers(visit))]
-    return visit.render("export", lines=[",".join(row) for row in [("name", "email", "country", "plan", "status", "since"), *rows]])
+    return visit.render(
+        "export", lines=[",".join(row) for row in [("name", "email", "country", "plan", "status", "since"), *rows]]
+    )
 
 
 @admin.get("/customer/{id:int}")

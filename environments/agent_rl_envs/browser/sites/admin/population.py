@@ -18,8 +18,14 @@ PRIORITIES = ("low", "normal", "high")
 ROLES = ("viewer", "manager", "administrator")
 SIGNED_IN = 2  # who of the staff is, in the beginning
 _SUBJECTS = (
-    "Cannot sign in", "Question about the bill", "Export does not finish", "Please change our address",
-    "Page is slow", "How to invite a colleague", "Wrong amount on invoice", "Data missing after import",
+    "Cannot sign in",
+    "Question about the bill",
+    "Export does not finish",
+    "Please change our address",
+    "Page is slow",
+    "How to invite a colleague",
+    "Wrong amount on invoice",
+    "Data missing after import",
 )
 
 
@@ -39,15 +45,23 @@ def make_admin(rng: np.random.Generator, now: str) -> AdminRecords:
     names = people(rng, 34)
     customers = [
         Customer(
-            id=id, name=who.name, email=who.email, country=one(rng, COUNTRIES), plan=one(rng, PLANS),
-            status=one(rng, ("active", "active", "active", "suspended", "closed")), since=later(now, -int(rng.integers(30, 1500))),
+            id=id,
+            name=who.name,
+            email=who.email,
+            country=one(rng, COUNTRIES),
+            plan=one(rng, PLANS),
+            status=one(rng, ("active", "active", "active", "suspended", "closed")),
+            since=later(now, -int(rng.integers(30, 1500))),
         )
         for id, who in enumerate(names[:30], 1)
     ]
     invoices = [
         Invoice(
-            id=id, customer_id=int(rng.integers(1, 31)), cents=100 * int(rng.integers(20, 900)),
-            status=one(rng, INVOICE_STATUSES), day=later(now, -int(rng.integers(1, 120))),
+            id=id,
+            customer_id=int(rng.integers(1, 31)),
+            cents=100 * int(rng.integers(20, 900)),
+            status=one(rng, INVOICE_STATUSES),
+            day=later(now, -int(rng.integers(1, 120))),
         )
         for id in range(5001, 5061)
     ]
@@ -59,14 +73,20 @@ def make_admin(rng: np.random.Generator, now: str) -> AdminRecords:
     moments = order(rng, 60 * 24)[:24]
     tickets = [
         Ticket(
-            id=id, customer_id=int(rng.integers(1, 31)), subject=one(rng, _SUBJECTS), status=one(rng, TICKET_STATUSES),
-            priority=one(rng, PRIORITIES), assignee=one(rng, [*(who.name for who in staff), ""]),
+            id=id,
+            customer_id=int(rng.integers(1, 31)),
+            subject=one(rng, _SUBJECTS),
+            status=one(rng, TICKET_STATUSES),
+            priority=one(rng, PRIORITIES),
+            assignee=one(rng, [*(who.name for who in staff), ""]),
             opened=f"{later(now, -1 - moment // 24)} {clock(60 * (moment % 24))}",
         )
         for id, moment in enumerate(moments, 301)
     ]
     comments = [
-        Comment(id=id, ticket_id=ticket.id, author=one(rng, staff).name, text="We are looking into it.", at=ticket.opened)
+        Comment(
+            id=id, ticket_id=ticket.id, author=one(rng, staff).name, text="We are looking into it.", at=ticket.opened
+        )
         for id, ticket in enumerate(tickets[::3], 1)
     ]
     return AdminRecords(customers, invoices, tickets, comments, staff)

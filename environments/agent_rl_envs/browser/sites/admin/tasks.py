@@ -12,7 +12,12 @@ from agent_rl_envs.browser.sites.problems import Problem, Unsuitable, pick, temp
 from agent_rl_envs.browser.sites.visit import money
 from agent_rl_envs.browser.sites.world import World
 
-TEXTS = ("Please restart the app", "Fixed in the last release", "A colleague will call you", "We have sent a new invoice")
+TEXTS = (
+    "Please restart the app",
+    "Fixed in the last release",
+    "A colleague will call you",
+    "We have sent a new invoice",
+)
 
 
 @template("admin")
@@ -125,7 +130,10 @@ def assign_ticket(world: World, rng: np.random.Generator) -> Problem:
     who = pick(rng, [who for who in world.admin.staff if who.name != ticket.assignee])
     priority = pick(rng, [priority for priority in choices.PRIORITIES if priority != ticket.priority])
     way = [*_open(world, ticket), press("Save ticket", {"Priority": priority, "Assignee": who.name})]
-    text = f'Assign the ticket {ticket.id} of {_customer(world, ticket).name} to {who.name} and set its priority to "{priority}".'
+    text = (
+        f"Assign the ticket {ticket.id} of {_customer(world, ticket).name} to {who.name} and set its priority to "
+        f'"{priority}".'
+    )
     return Problem(text, way, [changed(ticket, assignee=who.name, priority=priority)])
 
 
@@ -154,7 +162,8 @@ def change_role(world: World, rng: np.random.Generator) -> Problem:
         press(f"Save role of {who.name}", {f"Role of {who.name}": role}),
     ]
     text = (
-        f'Sign in to the back office as {boss.name} with the password "{boss.password}" and change the role of {who.name} '
+        f'Sign in to the back office as {boss.name} with the password "{boss.password}" and change the role of '
+        f"{who.name} "
         f'to "{role}".'
     )
     return Problem(text, way, [changed(who, role=role)])

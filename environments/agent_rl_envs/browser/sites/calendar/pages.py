@@ -17,7 +17,14 @@ from agent_rl_envs.browser.sites.visit import App, Refused, Visit, is_day
 calendar = App(
     "calendar",
     "Calendar",
-    {"Month": "/", "Week": "/week", "New event": "/new", "Find event": "/find", "Free time": "/free", "Invitations": "/invitations"},
+    {
+        "Month": "/",
+        "Week": "/week",
+        "New event": "/new",
+        "Find event": "/find",
+        "Free time": "/free",
+        "Invitations": "/invitations",
+    },
 )
 _TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 LENGTHS = ("30", "60", "90", "120")
@@ -67,7 +74,11 @@ def day_page(visit: Visit) -> Response:
 def find(visit: Visit) -> Response:
     """By words of the title."""
     words = visit.asked("q")
-    query = select(Event).where(Event.title.icontains(words, autoescape=True)) if words else select(Event).where(Event.id == 0)
+    query = (
+        select(Event).where(Event.title.icontains(words, autoescape=True))
+        if words
+        else select(Event).where(Event.id == 0)
+    )
     return visit.render("find", words=words, page=visit.page(query.order_by(Event.day, Event.start, Event.id)))
 
 

@@ -32,8 +32,13 @@ def make_calendar(rng: np.random.Generator, people: Sequence[Person], now: str) 
     moments = order(rng, 28 * 9)[:18]  # hours of the days, none twice
     events = [
         Event(
-            id=id, title=shuffled.pop(), day=later(now, 1 + moment // 9), start=clock(60 * (8 + moment % 9)),
-            end=clock(60 * (8 + moment % 9) + one(rng, (30, 60))), place=one(rng, PLACES), until="",
+            id=id,
+            title=shuffled.pop(),
+            day=later(now, 1 + moment // 9),
+            start=clock(60 * (8 + moment % 9)),
+            end=clock(60 * (8 + moment % 9) + one(rng, (30, 60))),
+            place=one(rng, PLACES),
+            until="",
         )
         for id, moment in enumerate(moments, 1)
     ]
@@ -41,15 +46,29 @@ def make_calendar(rng: np.random.Generator, people: Sequence[Person], now: str) 
         day, start = later(now, int(rng.integers(1, 8))), 60 * int(rng.integers(18, 21))
         events.append(
             Event(
-                id=len(events) + 1, title=WEEKLY[at], day=day, start=clock(start), end=clock(start + 60),
-                place=one(rng, PLACES), until=later(day, 7 * int(rng.integers(4, 9))),
+                id=len(events) + 1,
+                title=WEEKLY[at],
+                day=day,
+                start=clock(start),
+                end=clock(start + 60),
+                place=one(rng, PLACES),
+                until=later(day, 7 * int(rng.integers(4, 9))),
             )
         )
-    guests = [Guest(id=event.id, event_id=event.id, email=one(rng, people).email) for event in events[:18] if chance(rng, 0.6)]
+    guests = [
+        Guest(id=event.id, event_id=event.id, email=one(rng, people).email) for event in events[:18] if chance(rng, 0.6)
+    ]
     invitations = [
         Invitation(
-            id=id, host=people[at].email, title=shuffled.pop(), day=later(now, int(rng.integers(2, 28))),
-            start=clock(60 * int(rng.integers(18, 21))), end="21:30", place=one(rng, PLACES[:-1]), status="open", note="",
+            id=id,
+            host=people[at].email,
+            title=shuffled.pop(),
+            day=later(now, int(rng.integers(2, 28))),
+            start=clock(60 * int(rng.integers(18, 21))),
+            end="21:30",
+            place=one(rng, PLACES[:-1]),
+            status="open",
+            note="",
         )
         for id, at in enumerate(order(rng, len(people))[:3], 1)
     ]

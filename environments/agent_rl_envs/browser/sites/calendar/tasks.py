@@ -54,7 +54,10 @@ def first_free_time(world: World, rng: np.random.Generator) -> Problem:
 def create_event(world: World, rng: np.random.Generator) -> Problem:
     """A form."""
     event = _new(world, rng)
-    text = f'Put "{event.title}" into my calendar on {event.day} from {event.start} to {event.end}, at the place "{event.place}".'
+    text = (
+        f'Put "{event.title}" into my calendar on {event.day} from {event.start} to {event.end}, at the place '
+        f'"{event.place}".'
+    )
     way = [link("New event"), press("Save event", event_fields(event))]
     return Problem(text, way, [added(event)])
 
@@ -64,7 +67,10 @@ def create_weekly_event(world: World, rng: np.random.Generator) -> Problem:
     """With a field that another one calls for."""
     event = _new(world, rng)
     event.until = later(event.day, 7 * int(rng.integers(2, 8)))
-    way = [link("New event"), press("Save event", {**event_fields(event), "Repeat": "every week", "Last day": event.until})]
+    way = [
+        link("New event"),
+        press("Save event", {**event_fields(event), "Repeat": "every week", "Last day": event.until}),
+    ]
     text = (
         f'Put "{event.title}" into my calendar every week from {event.day} until {event.until}, from {event.start} to '
         f'{event.end}, at the place "{event.place}".'
@@ -167,7 +173,8 @@ def book_free_time(world: World, rng: np.random.Generator) -> Problem:
         press("Save event", {"Title": title, "End": event.end}),
     ]
     text = (
-        f'Put "{title}" into my calendar on {day}, for {minutes} minutes, at the earliest time that is free according to '
+        f'Put "{title}" into my calendar on {day}, for {minutes} minutes, at the earliest time that is free '
+        "according to "
         "the page Free time. Leave the place empty."
     )
     return Problem(text, way, [added(event)])

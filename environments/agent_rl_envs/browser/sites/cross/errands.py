@@ -44,20 +44,38 @@ def make_errands(
     line = CartLine(product_id=product.id, option=one(rng, product.choices()), quantity=int(rng.integers(2, 6)))
     start = 60 * int(rng.integers(8, 20))
     event = Event(
-        title=one(rng, ("Kick-off", "Rehearsal", "Tasting", "House viewing")), day=later(me.now, int(rng.integers(2, 40))),
-        start=clock(start), end=clock(start + 60), place=one(rng, ("Old mill", "Station hall", "Studio 4")), until="",
+        title=one(rng, ("Kick-off", "Rehearsal", "Tasting", "House viewing")),
+        day=later(me.now, int(rng.integers(2, 40))),
+        start=clock(start),
+        end=clock(start + 60),
+        place=one(rng, ("Old mill", "Station hall", "Studio 4")),
+        until="",
     )
     customer = one(rng, customers)
     plan = one(rng, [plan for plan in PLANS if plan != customer.plan])
     texts = (
-        ("Shopping wish", f'Could you put {line.quantity} of "{product.name}" in the option "{line.option}" into your cart?'),
-        ("Meeting", f'Let us meet on {event.day} from {event.start} to {event.end}. Place: {event.place}. Title: {event.title}.'),
+        (
+            "Shopping wish",
+            f'Could you put {line.quantity} of "{product.name}" in the option "{line.option}" into your cart?',
+        ),
+        (
+            "Meeting",
+            f"Let us meet on {event.day}, {event.start} to {event.end}. Place: {event.place}. Title: {event.title}.",
+        ),
         ("Change of plan", f'The customer {customer.name} wants to be on the plan "{plan}" from now on.'),
     )
     mails = [
         Mail(
-            id=first_id + at, folder="inbox", sender=who.email, recipient=me.email, subject=subject, body=body,
-            at=f"{me.now[:10]} 08:{10 * at:02}", label="", starred=0, seen=0,
+            id=first_id + at,
+            folder="inbox",
+            sender=who.email,
+            recipient=me.email,
+            subject=subject,
+            body=body,
+            at=f"{me.now[:10]} 08:{10 * at:02}",
+            label="",
+            starred=0,
+            seen=0,
         )
         for at, (who, (subject, body)) in enumerate(zip(senders, texts, strict=True))
     ]

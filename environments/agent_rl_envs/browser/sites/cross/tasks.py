@@ -33,7 +33,9 @@ def shop_by_mail(world: World, rng: np.random.Generator) -> Problem:
         *find_product(product),
         press("Add to cart", {"Option": line.option, "Quantity": str(line.quantity)}),
     ]
-    text = f'{_mailed(errands.senders[0])} with the subject "Shopping wish". Do in the shop what it asks for, and no more.'
+    text = (
+        f'{_mailed(errands.senders[0])} with the subject "Shopping wish". Do in the shop what it asks for, and no more.'
+    )
     return Problem(text, way, [added(line)])
 
 
@@ -66,7 +68,8 @@ def mail_price(world: World, rng: np.random.Generator) -> Problem:
     product, who = pick(rng, world.shop.products), pick(rng, world.people)
     way = [link("Shop"), *find_product(product)[:1], *_write(who, product.name, money(product.cents))]
     text = (
-        f'Mail {who.email} what the product "{product.name}" costs in the shop: the subject is the name of the product, the '
+        f'Mail {who.email} what the product "{product.name}" costs in the shop: the subject is the name of the '
+        "product, the "
         "text is the price and nothing else."
     )
     return Problem(text, way, [added(sent(world, who.email, product.name, money(product.cents)))])
@@ -78,7 +81,8 @@ def mail_day(world: World, rng: np.random.Generator) -> Problem:
     event, who = pick(rng, [event for event in world.calendar.events if not event.until]), pick(rng, world.people)
     way = [link("Calendar"), *find_event(event)[:2], *_write(who, event.title, event.day)]
     text = (
-        f'Mail {who.email} on which day "{event.title}" is in my calendar: the subject is the title of the event, the text '
+        f'Mail {who.email} on which day "{event.title}" is in my calendar: the subject is the title of the event, '
+        "the text "
         "is the day as YYYY-MM-DD and nothing else."
     )
     return Problem(text, way, [added(sent(world, who.email, event.title, event.day))])
@@ -97,7 +101,8 @@ def post_mail(world: World, rng: np.random.Generator) -> Problem:
     ]
     post = Post(thread_id=thread.id, member_id=OWNER, text=mail.body, at=world.profile.now, score=0, removed=0)
     text = (
-        f'Reply to the forum thread "{thread.title}" with the text of the latest mail from {who.email} in my inbox, word for '
+        f'Reply to the forum thread "{thread.title}" with the text of the latest mail from {who.email} in my inbox, '
+        "word for "
         "word."
     )
     return Problem(text, way, [added(post)])

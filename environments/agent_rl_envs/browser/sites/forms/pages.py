@@ -78,8 +78,19 @@ def send_registration(visit: Visit) -> Response:
     same = select(Registration).where(Registration.workshop == kept["workshop"], Registration.status != "withdrawn")
     if visit.count(same):
         raise Refused(403, "You are registered for this workshop already.")
-    texts = {name: kept[name] for name in ("name", "email", "phone", "workshop", "size", "diet")}
-    visit.db.add(Registration(**texts, dinner=int(bool(kept["dinner"])), status="received", at=visit.now))
+    visit.db.add(
+        Registration(
+            name=kept["name"],
+            email=kept["email"],
+            phone=kept["phone"],
+            workshop=kept["workshop"],
+            size=kept["size"],
+            dinner=int(bool(kept["dinner"])),
+            diet=kept["diet"],
+            status="received",
+            at=visit.now,
+        )
+    )
     del visit.session["registration"]
     return visit.go("/sent", "Your registration was sent.")
 
@@ -130,8 +141,13 @@ def send_application(visit: Visit) -> Response:
         return visit.render("application_letter", job=job, choices=choices)
     visit.db.add(
         Application(
-            position=job["position"], years=int(job["years"]), start=job["start"], source=source, letter=letter,
-            status="received", at=visit.now,
+            position=job["position"],
+            years=int(job["years"]),
+            start=job["start"],
+            source=source,
+            letter=letter,
+            status="received",
+            at=visit.now,
         )
     )
     del visit.session["application"]

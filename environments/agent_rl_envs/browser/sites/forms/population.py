@@ -36,23 +36,42 @@ def make_forms(rng: np.random.Generator, me: Profile) -> FormsRecords:
     """Two of each."""
     registrations = [
         Registration(
-            id=id, name=me.name, email=me.email, phone=f"555-{int(rng.integers(1000, 9999))}", workshop=WORKSHOPS[at],
-            size=one(rng, SIZES), dinner=0, diet="", status=one(rng, ("received", "confirmed")), at=_past(rng, me),
+            id=id,
+            name=me.name,
+            email=me.email,
+            phone=f"555-{int(rng.integers(1000, 9999))}",
+            workshop=WORKSHOPS[at],
+            size=one(rng, SIZES),
+            dinner=0,
+            diet="",
+            status=one(rng, ("received", "confirmed")),
+            at=_past(rng, me),
         )
         for id, at in enumerate(order(rng, len(WORKSHOPS))[:2], 1)
     ]
     applications = [
         Application(
-            id=id, position=POSITIONS[at], years=int(rng.integers(0, 20)), start=later(me.now, int(rng.integers(30, 200))),
-            source=one(rng, SOURCES[:-1]), letter="I would like to work with you.",
-            status=one(rng, ("received", "invited", "declined")), at=_past(rng, me),
+            id=id,
+            position=POSITIONS[at],
+            years=int(rng.integers(0, 20)),
+            start=later(me.now, int(rng.integers(30, 200))),
+            source=one(rng, SOURCES[:-1]),
+            letter="I would like to work with you.",
+            status=one(rng, ("received", "invited", "declined")),
+            at=_past(rng, me),
         )
         for id, at in enumerate(order(rng, len(POSITIONS))[:2], 1)
     ]
     repairs = [
         Repair(
-            id=id, room=ROOMS[at], problem=one(rng, PROBLEMS), details="", day=later(me.now, int(rng.integers(2, 30))),
-            urgent=int(chance(rng, 0.3)), status=one(rng, ("received", "planned")), at=_past(rng, me),
+            id=id,
+            room=ROOMS[at],
+            problem=one(rng, PROBLEMS),
+            details="",
+            day=later(me.now, int(rng.integers(2, 30))),
+            urgent=int(chance(rng, 0.3)),
+            status=one(rng, ("received", "planned")),
+            at=_past(rng, me),
         )
         for id, at in enumerate(order(rng, len(ROOMS))[:2], 1)
     ]

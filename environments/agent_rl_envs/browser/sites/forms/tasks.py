@@ -27,7 +27,9 @@ def status_of_application(world: World, rng: np.random.Generator) -> Problem:
 def day_of_repair(world: World, rng: np.random.Generator) -> Problem:
     """Look it up."""
     one = pick(rng, world.forms.repairs)
-    text = f'For which day did I ask for the repair in the room "{one.room}"? Answer with the day alone, as it is written.'
+    text = (
+        f'For which day did I ask for the repair in the room "{one.room}"? Answer with the day alone, as it is written.'
+    )
     return Problem(text, [link("Sent by me")], answer=one.day)
 
 
@@ -96,12 +98,19 @@ def request_repair(world: World, rng: np.random.Generator) -> Problem:
     day, urgent = later(world.profile.now, int(rng.integers(2, 40))), bool(rng.integers(2))
     details = pick(rng, ("It began yesterday", "It makes a noise", "Please bring a ladder"))
     repair = Repair(
-        room=room, problem=problem, details=details, day=day, urgent=int(urgent), status="received", at=world.profile.now
+        room=room,
+        problem=problem,
+        details=details,
+        day=day,
+        urgent=int(urgent),
+        status="received",
+        at=world.profile.now,
     )
     fields: dict[str, str | bool] = {"Room": room, problem: True, "Day": day, "Details": details}
     way = [link("Repair request"), press("Send request", {**fields, "It is urgent": urgent})]
     text = (
-        f'Send a repair request: the problem is "{problem}" in the room "{room}", on {day}, with the details "{details}". '
+        f'Send a repair request: the problem is "{problem}" in the room "{room}", on {day}, with the details '
+        f'"{details}". '
         f"It is {'' if urgent else 'not '}urgent."
     )
     return Problem(text, way, [added(repair)])
@@ -132,15 +141,22 @@ def withdraw_registration(world: World, rng: np.random.Generator) -> Problem:
 def _registration(world: World, rng: np.random.Generator, diet: str) -> Registration:
     taken, who = {one.workshop for one in world.forms.registrations}, pick(rng, world.people)
     return Registration(
-        name=who.name, email=who.email, phone=f"555-{int(rng.integers(1000, 9999))}",
+        name=who.name,
+        email=who.email,
+        phone=f"555-{int(rng.integers(1000, 9999))}",
         workshop=pick(rng, [workshop for workshop in choices.WORKSHOPS if workshop not in taken]),
-        size=pick(rng, choices.SIZES), dinner=int(bool(diet)), diet=diet, status="received", at=world.profile.now,
+        size=pick(rng, choices.SIZES),
+        dinner=int(bool(diet)),
+        diet=diet,
+        status="received",
+        at=world.profile.now,
     )
 
 
 def _asked(one: Registration) -> str:
     return (
-        f'Register {one.name} ({one.email}, phone {one.phone}) for the workshop "{one.workshop}". The size of the apron '
+        f'Register {one.name} ({one.email}, phone {one.phone}) for the workshop "{one.workshop}". The size of the '
+        "apron "
         f"is {one.size}."
     )
 
@@ -159,14 +175,20 @@ def _register(one: Registration) -> list[Stage]:
 
 def _application(world: World, rng: np.random.Generator, source: str) -> Application:
     return Application(
-        position=pick(rng, choices.POSITIONS), years=int(rng.integers(1, 30)), source=source, status="received",
-        start=later(world.profile.now, int(rng.integers(20, 150))), letter=pick(rng, LETTERS), at=world.profile.now,
+        position=pick(rng, choices.POSITIONS),
+        years=int(rng.integers(1, 30)),
+        source=source,
+        status="received",
+        start=later(world.profile.now, int(rng.integers(20, 150))),
+        letter=pick(rng, LETTERS),
+        at=world.profile.now,
     )
 
 
 def _wished(one: Application) -> str:
     return (
-        f'Send a job application for the position "{one.position}" with {one.years} years of experience and {one.start} as '
+        f'Send a job application for the position "{one.position}" with {one.years} years of experience and '
+        f"{one.start} as "
         f'the possible start. The letter is "{one.letter}".'
     )
 

@@ -11,7 +11,9 @@ from agent_rl_envs.browser.sites.forum.population import LANGUAGES, OWNER
 from agent_rl_envs.browser.sites.forum.records import Board, Member, Post, Report, Thread, Vote
 from agent_rl_envs.browser.sites.visit import App, Page, Refused, Visit
 
-forum = App("forum", "Forum", {"Boards": "/", "Search": "/search", "My profile": "/profile", "Moderation": "/moderation"})
+forum = App(
+    "forum", "Forum", {"Boards": "/", "Search": "/search", "My profile": "/profile", "Moderation": "/moderation"}
+)
 SORTS = ("latest first", "most replies", "title")
 _POSTS_PER_PAGE = 20
 
@@ -31,9 +33,7 @@ def _author(visit: Visit, id: int) -> Member:
 
 def _threads(visit: Visit, page: Page) -> list[tuple[Thread, Member, int]]:
     """With their authors, and how many replies they have."""
-    replies = {
-        thread.id: visit.count(select(Post).where(Post.thread_id == thread.id)) - 1 for thread in page.items
-    }
+    replies = {thread.id: visit.count(select(Post).where(Post.thread_id == thread.id)) - 1 for thread in page.items}
     return [(thread, _author(visit, thread.member_id), replies[thread.id]) for thread in page.items]
 
 

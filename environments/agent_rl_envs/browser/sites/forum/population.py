@@ -15,7 +15,11 @@ LANGUAGES = ("English", "French", "German", "Spanish")
 REASONS = ("spam", "insult", "off topic")
 OWNER = 1
 _TITLES = (
-    "Which {} would you buy again?", "Help with my {}", "A guide to the {}", "Lost my {}", "Show me your {}",
+    "Which {} would you buy again?",
+    "Help with my {}",
+    "A guide to the {}",
+    "Lost my {}",
+    "Show me your {}",
     "The {} of my grandmother",
 )
 _THINGS = {
@@ -25,9 +29,16 @@ _THINGS = {
     "Repairs": "drill,washing machine,old radio,roof gutter".split(","),
 }
 _TEXTS = (
-    "I have used mine for years and never regretted it.", "Try it with a bit more patience.", "It depends on the weather.",
-    "Mine broke after two weeks.", "Can you post a picture?", "There was a good article about it last month.",
-    "I would ask in a shop.", "The cheap ones are good enough.", "Thanks, that helped a lot.", "I did the opposite.",
+    "I have used mine for years and never regretted it.",
+    "Try it with a bit more patience.",
+    "It depends on the weather.",
+    "Mine broke after two weeks.",
+    "Can you post a picture?",
+    "There was a good article about it last month.",
+    "I would ask in a shop.",
+    "The cheap ones are good enough.",
+    "Thanks, that helped a lot.",
+    "I did the opposite.",
 )
 _ABOUT = ("I live by the sea.", "Retired teacher.", "New here.", "Weekend tinkerer.")
 
@@ -48,13 +59,23 @@ def make_forum(rng: np.random.Generator, people: Sequence[Person], owner: Person
     """Twenty threads on four boards, in the order of time."""
     members = [
         Member(
-            id=id, handle=who.handle, joined=later(now, -int(rng.integers(60, 2000))), about=one(rng, _ABOUT),
-            signature="", language=one(rng, LANGUAGES), digest=int(chance(rng, 0.5)),
+            id=id,
+            handle=who.handle,
+            joined=later(now, -int(rng.integers(60, 2000))),
+            about=one(rng, _ABOUT),
+            signature="",
+            language=one(rng, LANGUAGES),
+            digest=int(chance(rng, 0.5)),
         )
         for id, who in enumerate([owner, *people], 1)
     ]
     boards = [Board(id=id, name=name) for id, name in enumerate(BOARDS, 1)]
-    titles = [(board, title.format(thing)) for board, name in enumerate(BOARDS, 1) for thing in _THINGS[name] for title in _TITLES]
+    titles = [
+        (board, title.format(thing))
+        for board, name in enumerate(BOARDS, 1)
+        for thing in _THINGS[name]
+        for title in _TITLES
+    ]
     threads: list[Thread] = []
     posts: list[Post] = []
     for id, at in enumerate(order(rng, len(titles))[:20], 1):
@@ -63,14 +84,23 @@ def make_forum(rng: np.random.Generator, people: Sequence[Person], owner: Person
         author = int(rng.integers(1, len(members) + 1))
         minutes = int(rng.integers(400, 600))
         threads.append(
-            Thread(id=id, board_id=board, member_id=author, title=title, at=f"{day} {clock(minutes)}", locked=int(chance(rng, 0.1)))
+            Thread(
+                id=id,
+                board_id=board,
+                member_id=author,
+                title=title,
+                at=f"{day} {clock(minutes)}",
+                locked=int(chance(rng, 0.1)),
+            )
         )
         _fill(rng, posts, threads[-1], len(members), day, minutes)
     own = [post.id for post in posts if post.member_id != OWNER]
     voted = [own[i] for i in order(rng, len(own))[:4]]
     votes = [Vote(id=id, post_id=post, value=one(rng, (1, -1))) for id, post in enumerate(voted, 1)]
     reported = [own[i] for i in order(rng, len(own))[:5]]
-    reports = [Report(id=id, post_id=post, reason=one(rng, REASONS), status="open") for id, post in enumerate(reported, 1)]
+    reports = [
+        Report(id=id, post_id=post, reason=one(rng, REASONS), status="open") for id, post in enumerate(reported, 1)
+    ]
     return ForumRecords(boards, members, threads, posts, votes, reports)
 
 
@@ -82,5 +112,13 @@ def _fill(rng: np.random.Generator, posts: list[Post], thread: Thread, members: 
         when = f"{day} {clock(minutes + 11 * at)}"
         score = int(rng.integers(-2, 8))
         posts.append(
-            Post(id=len(posts) + 1, thread_id=thread.id, member_id=member, text=texts[at], at=when, score=score, removed=0)
+            Post(
+                id=len(posts) + 1,
+                thread_id=thread.id,
+                member_id=member,
+                text=texts[at],
+                at=when,
+                score=score,
+                removed=0,
+            )
         )

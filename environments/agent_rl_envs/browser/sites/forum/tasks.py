@@ -136,9 +136,7 @@ def settle_reports(world: World, rng: np.random.Generator) -> Problem:
     bad = pick(rng, [[report for report in reports if report.reason == reason]])
     pick(rng, bad)
     way: list[Stage] = [link("Moderation")]
-    way += [
-        press(f"Remove post of report {r.id}" if r in bad else f"Dismiss report {r.id}") for r in reports
-    ]
+    way += [press(f"Remove post of report {r.id}" if r in bad else f"Dismiss report {r.id}") for r in reports]
     posts = {post.id: post for post in world.forum.posts}
     wanted = [changed(r, status="removed" if r in bad else "dismissed") for r in reports]
     wanted += [changed(posts[r.post_id], removed=1) for r in bad]

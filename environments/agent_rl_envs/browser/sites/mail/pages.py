@@ -13,8 +13,14 @@ from agent_rl_envs.browser.sites.visit import App, Refused, Visit
 mail = App(
     "mail",
     "Mail",
-    {"Inbox": "/", "Archive": "/?folder=archive", "Sent": "/?folder=sent", "Trash": "/?folder=trash",
-     "Write": "/write", "Contacts": "/contacts"},
+    {
+        "Inbox": "/",
+        "Archive": "/?folder=archive",
+        "Sent": "/?folder=sent",
+        "Trash": "/?folder=trash",
+        "Write": "/write",
+        "Contacts": "/contacts",
+    },
 )
 ACTIONS = ("archive", "move to trash", "move to inbox", "star", "mark as read")
 
@@ -30,14 +36,17 @@ def _show_folder(visit: Visit) -> Response:
     name = visit.asked("folder", "inbox")
     query = select(Mail)
     if words:
-        query = query.where(or_(*[column.icontains(words, autoescape=True) for column in (Mail.subject, Mail.body, Mail.sender)]))
+        columns = (Mail.subject, Mail.body, Mail.sender)
+        query = query.where(or_(*[column.icontains(words, autoescape=True) for column in columns]))
     elif not label:
         query = query.where(Mail.folder == name)
     if label:
         query = query.where(Mail.label == label)
-    title = "Search results" if words or label else name.capitalize() if name in FOLDERS else "Folder"
+    everywhere = bool(words or label)
+    title = "Search results" if everywhere else name.capitalize() if name in FOLDERS else "Folder"
     page = visit.page(query.order_by(Mail.at.desc(), Mail.id.desc()))
-    return visit.render("folder", page=page, heading=title, words=words, labels=LABELS, actions=ACTIONS)
+    shown = {"heading": title, "everywhere": everywhere, "words": words, "labels": LABELS, "actions": ACTIONS}
+    return visit.render("folder", page=page, **shown)
 
 
 @mail.post("/")

@@ -46,8 +46,15 @@ def make_mail(rng: np.random.Generator, people: Sequence[Person], me: Profile) -
         at = f"{later(me.now, -29 + slot // 24)} {clock(60 * (slot % 24) + int(rng.integers(60)))}"
         mails.append(
             Mail(
-                id=id, folder=folder, sender=sender, recipient=recipient, subject=subject, body=body, at=at,
-                label=one(rng, LABELS) if chance(rng, 0.3) else "", starred=int(chance(rng, 0.1)),
+                id=id,
+                folder=folder,
+                sender=sender,
+                recipient=recipient,
+                subject=subject,
+                body=body,
+                at=at,
+                label=one(rng, LABELS) if chance(rng, 0.3) else "",
+                starred=int(chance(rng, 0.1)),
                 seen=int(folder != "inbox" or chance(rng, 0.6)),
             )
         )

@@ -146,4 +146,6 @@ def find(mail: Mail, words: str) -> list[Stage]:
 def sent(world: World, to: str, subject: str, body: str) -> Mail:
     """A mail of the owner's."""
     me = world.profile
-    return Mail(folder="sent", sender=me.email, recipient=to, subject=subject, body=body, at=me.now, label="", starred=0)
+    return Mail(
+        folder="sent", sender=me.email, recipient=to, subject=subject, body=body, at=me.now, label="", starred=0
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlalchemy import delete, select
 from starlette.responses import JSONResponse, Response
 
@@ -157,15 +159,23 @@ def place_order(visit: Visit) -> Response:
     if visit.errors:
         return _show_checkout(visit)
     order = Order(
-        placed_at=visit.now, status="processing", address_id=labels[label], shipping=shipping, note=note,
-        coupon=coupon.code if coupon else "", total_cents=_costs(visit, shipping)["all"],
+        placed_at=visit.now,
+        status="processing",
+        address_id=labels[label],
+        shipping=shipping,
+        note=note,
+        coupon=coupon.code if coupon else "",
+        total_cents=_costs(visit, shipping)["all"],
     )
     visit.db.add(order)
     visit.db.flush()
     for line, product in lines:
         visit.db.add(
             OrderLine(
-                order_id=order.id, product_id=product.id, option=line.option, quantity=line.quantity,
+                order_id=order.id,
+                product_id=product.id,
+                option=line.option,
+                quantity=line.quantity,
                 cents=product.cents,
             )
         )
@@ -249,12 +259,18 @@ def addresses(visit: Visit) -> Response:
 @shop.post("/addresses")
 def add_address(visit: Visit) -> Response:
     """With a label of its own."""
-    fields = {name: visit.text(name) for name in ("label", "recipient", "street", "postcode", "city")}
-    if "postcode" not in visit.errors and not (fields["postcode"].isdecimal() and len(fields["postcode"]) == 5):
+    address = Address(
+        label=visit.text("label", longest=40),
+        recipient=visit.text("recipient"),
+        street=visit.text("street"),
+        postcode=visit.text("postcode"),
+        city=visit.text("city"),
+    )
+    if "postcode" not in visit.errors and not re.fullmatch(r"\d{5}", address.postcode, re.ASCII):
         visit.errors["postcode"] = "Please enter the five digits of the postcode."
-    if visit.count(select(Address).where(Address.label == fields["label"])):
+    if visit.count(select(Address).where(Address.label == address.label)):
         visit.errors["label"] = "There is an address with this label."
     if visit.errors:
         return _show_addresses(visit)
-    visit.db.add(Address(**fields))
-    return visit.go("/addresses", f"The address {fields['label']} was added.")
+    visit.db.add(address)
+    return visit.go("/addresses", f"The address {address.label} was added.")

@@ -41,7 +41,7 @@ def how_many_rated(world: World, rng: np.random.Generator) -> Problem:
     category, rating = pick(rng, CATEGORIES), pick(rng, ("3", "4"))
     there = [product for product in world.shop.products if product.category == category and product.stock]
     count = sum(product.rating >= float(rating) for product in there)
-    if count < 2:
+    if count < 2 or str(count) == rating:  # who repeats the question has not answered it
         raise Unsuitable
     way = [press("Search", {"Category": category, "Rating from": rating, "In stock only": True})]
     text = (
@@ -52,10 +52,27 @@ def how_many_rated(world: World, rng: np.random.Generator) -> Problem:
 
 
 @template("shop")
+def best_rated(world: World, rng: np.random.Generator) -> Problem:
+    """Several at once."""
+    category = pick(rng, CATEGORIES)
+    best = [product.name for product in world.shop.products if product.category == category and product.rating >= 4.5]
+    if not 2 <= len(best) <= 5:
+        raise Unsuitable
+    text = (
+        f'Which products of the category "{category}" have a rating of at least 4.5 in the shop? Answer with their '
+        "names "
+        "alone, separated by commas."
+    )
+    return Problem(text, [press("Search", {"Category": category, "Rating from": "4.5"})], answer=", ".join(best))
+
+
+@template("shop")
 def cost_of_order(world: World, rng: np.random.Generator) -> Problem:
     """Find an order by its day."""
     order = pick(rng, world.shop.orders)
-    text = f"What was the total of the order that I placed in the shop on {order.placed_at[:10]}? Answer with the amount."
+    text = (
+        f"What was the total of the order that I placed in the shop on {order.placed_at[:10]}? Answer with the amount."
+    )
     return Problem(text, [link("Orders"), link(f"Order {order.id}")], answer=money(order.total_cents))
 
 
@@ -66,7 +83,9 @@ def put_into_cart(world: World, rng: np.random.Generator) -> Problem:
     option = pick(rng, product.choices())
     line = CartLine(product_id=product.id, option=option, quantity=quantity)
     way = [*find(product), press("Add to cart", {"Option": option, "Quantity": str(quantity)})]
-    text = f'Put {quantity} of the product "{product.name}" in the option "{option}" into my cart. Do not order anything.'
+    text = (
+        f'Put {quantity} of the product "{product.name}" in the option "{option}" into my cart. Do not order anything.'
+    )
     return Problem(text, way, [added(line)])
 
 
@@ -114,7 +133,8 @@ def buy_with_coupon(world: World, rng: np.random.Generator) -> Problem:
         *_check_out(address, shipping, note),
     ]
     text = (
-        f'Add one "{product.name}" in the option "{option}" to my shopping cart and order everything that is in it then, '
+        f'Add one "{product.name}" in the option "{option}" to my shopping cart and order everything that is in it '
+        "then, "
         f'with the coupon "{coupon.code}", {shipping} shipping to my address "{address.label}" and the note "{note}".'
     )
     return Problem(text, way, ordered(world, [more], address, shipping, coupon.code, note))
@@ -178,12 +198,20 @@ def ordered(
     percent = next((coupon.percent for coupon in shop.coupons if coupon.code == code), 0)
     cost = total([(line.quantity, _product(world, line).cents) for line in lines], percent, shipping)
     order = Order(
-        placed_at=world.profile.now, status="processing", address_id=address.id, shipping=shipping, coupon=code,
-        note=note, total_cents=cost,
+        placed_at=world.profile.now,
+        status="processing",
+        address_id=address.id,
+        shipping=shipping,
+        coupon=code,
+        note=note,
+        total_cents=cost,
     )
     bought = [
         OrderLine(
-            order_id=id, product_id=line.product_id, option=line.option, quantity=line.quantity,
+            order_id=id,
+            product_id=line.product_id,
+            option=line.option,
+            quantity=line.quantity,
             cents=_product(world, line).cents,
         )
         for line in lines

@@ -1,6 +1,6 @@
 """Whether a task is done: the final database against the wanted one as a whole, and an answer against the right one.
 
-Pure. Texts are compared without case, repeated blanks and a last full stop; ids of added rows are not compared.
+Pure. Texts are compared without case, repeated blanks and what may stand around them (quotes, full stops); ids of added rows are not compared.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def says(reply: str, answer: str) -> bool:
 def _plain(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    return " ".join(value.split()).casefold().strip(" '\"").removesuffix(".")
+    return " ".join(value.split()).casefold().strip(" '\".")
 
 
 def _values(record: Record) -> Row:

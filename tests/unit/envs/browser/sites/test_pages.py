@@ -52,7 +52,9 @@ def test_the_names_of_the_apps_are_those_that_are_routed():
 async def test_what_people_write_is_escaped(visitor):
     await visitor.post("forum", "/board/1/new", title=NASTY[:90], text=NASTY)
     await visitor.post("mail", "/write", to="a@b.test", subject=NASTY, body=NASTY)
-    await visitor.post("calendar", "/new", title=NASTY[:90], day="2026-01-01", start="10:00", end="11:00", repeat="never")
+    await visitor.post(
+        "calendar", "/new", title=NASTY[:90], day="2026-01-01", start="10:00", end="11:00", repeat="never"
+    )
     await visitor.post("shop", "/addresses", label=NASTY[:40], recipient="x", street="y", postcode="12345", city=NASTY)
     places = (
         ("forum", "/thread/21"),

@@ -17,10 +17,11 @@ from agent_rl_envs.browser.sites.world import make_world
 
 
 def tasks(split="train", count=1, seed=0, **options):
+    options = {"worlds": 9, **options}
     return BrowserEnvironment.tasks(split, count, seed, BrowserEnvConfig(source="sites", sites=SitesConfig(**options)))
 
 
-def problems(name, worlds=6, draws=2):
+def problems(name, worlds=9, draws=3):
     """Some of a template's."""
     found = []
     for number in range(worlds):
@@ -105,7 +106,9 @@ def test_tasks_are_chosen_by_app_template_and_difficulty():
 def test_difficulty_is_the_number_of_actions():
     for name in ("phone_of_contact", "write_mail", "register_with_dinner"):
         for _, problem in problems(name):
-            assert difficulty(problem) == {3: 1, 5: 1}.get(problem.actions, 2 if problem.actions <= 10 else 3)
+            assert difficulty(problem) == (1 if problem.actions <= 5 else 2 if problem.actions <= 10 else 3)
+    assert {difficulty(problem) for _, problem in problems("phone_of_contact")} == {1}
+    assert {difficulty(problem) for _, problem in problems("register_with_dinner")} == {3}
 
 
 def test_worlds_are_reproducible_and_different():

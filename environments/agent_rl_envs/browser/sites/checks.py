@@ -1,6 +1,7 @@
 """Whether a task is done: the final database against the wanted one as a whole, and an answer against the right one.
 
-Pure. Texts are compared without case, repeated blanks and what may stand around them (quotes, full stops); ids of added rows are not compared.
+Pure. Texts are compared without case, repeated blanks and what may stand around them (quotes, full stops); ids of
+added rows are not compared.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class Problem:
 
     @property
     def actions(self) -> int:
-        """How many actions the way takes at most, with the one that ends it."""
-        return 1 + sum(len(stage.fields) + 1 for stage in self.way)
+        """How many the way takes at most, before the one that ends it."""
+        return sum(len(stage.fields) + 1 for stage in self.way)
 
 
 Template: TypeAlias = Callable[[World, np.random.Generator], Problem]

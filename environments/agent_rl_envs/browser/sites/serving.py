@@ -6,6 +6,7 @@ that an address shows the same site of another database to each of them.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import secrets
@@ -20,7 +21,7 @@ import httpx
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from agent_rl.concurrency import shielded
-from agent_rl.errors import EnvironmentFailure
+from agent_rl.errors import EnvironmentFailure, UserError
 from agent_rl_tools.browser import Route
 
 APP_NAMES = ("shop", "forum", "mail", "admin", "forms", "calendar")
@@ -32,7 +33,9 @@ _MODULE = "agent_rl_envs.browser.sites.server"
 
 @asynccontextmanager
 async def open_sites() -> AsyncGenerator[Sites, None]:
-    """A server for as long as the block lasts."""
+    """A server for as long as the block lasts. Raises `UserError` where what it is made of is not installed."""
+    if any(importlib.util.find_spec(needed) is None for needed in ("starlette", "uvicorn")):
+        raise UserError("The sites need starlette and uvicorn: pip install 'agent-rl[browser]'.")
     sites = Sites()
     try:
         yield sites

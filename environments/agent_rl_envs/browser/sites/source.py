@@ -26,7 +26,7 @@ from agent_rl_tools.browser import BrowserTools, PageView
 _SPLITS = ("train", "test")
 _DRAWS = 1000  # of worlds and numbers, until one must have had a task
 _OF_ONE = 40  # of them for one template
-_EASY, _MIDDLE = 5, 10  # actions, at most
+_EASY, _MIDDLE = 4, 9  # actions, at most
 
 
 class SitesConfig(Config):
@@ -37,8 +37,8 @@ class SitesConfig(Config):
         description="Names of templates or of apps (shop, forum, mail, admin, forms, calendar, cross), separated by "
         "commas; empty: all.",
     )
-    max_difficulty: int = Field(
-        default=3, ge=1, le=3, description="Leave out harder tasks: 1 takes up to 5 actions, 2 up to 10, 3 more."
+    max_actions: int = Field(
+        default=30, ge=1, description="Leave out tasks for which the oracle takes more actions than these."
     )
     worlds: int = Field(default=100, ge=1, description="How many different databases the tasks of a split are on.")
 
@@ -60,7 +60,7 @@ class SitesSource(TaskSource):
                 break
             tasks.append(task)
         if not tasks:
-            raise UserError("No task of these templates is that easy: raise sites.max_difficulty.")
+            raise UserError("No task of these templates is that short: raise sites.max_actions.")
         return tasks
 
     async def open(self, task: Task, seed: int) -> Assignment:
@@ -85,13 +85,12 @@ class SitesSource(TaskSource):
                 problem = _problem(name, number, draw)
             except Unsuitable:
                 continue
-            level = difficulty(problem)
-            if level > self._config.max_difficulty or (number, problem.instruction) in taken:
+            if problem.actions > self._config.max_actions or (number, problem.instruction) in taken:
                 continue
             taken.add((number, problem.instruction))
             prompt = (Message("user", problem.instruction),)
             data = {"template": name, "world": number, "draw": draw}
-            tags = (name, TEMPLATES[name][0], f"difficulty_{level}")
+            tags = (name, TEMPLATES[name][0], f"difficulty_{difficulty(problem)}")
             return Task(f"browser/sites/{split}/{seed}/{index}/{name}", prompt, data, "browser", tags)
         return None
 

@@ -9,7 +9,6 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
@@ -19,6 +18,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from agent_rl_envs.browser.sites.database import Profile, Record
+from agent_rl_envs.browser.sites.formats import is_day, money
 
 R = TypeVar("R", bound=Record)
 PER_PAGE = 10
@@ -210,19 +210,6 @@ class App:
             return handler
 
         return add
-
-
-def is_day(text: str) -> bool:
-    """Whether this is a day such as 2026-03-18."""
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
-
-
-def money(cents: int) -> str:
-    """An amount as people write it."""
-    return f"{cents / 100:.2f}"
 
 
 @functools.cache

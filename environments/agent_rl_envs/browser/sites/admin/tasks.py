@@ -7,9 +7,9 @@ import numpy as np
 from agent_rl_envs.browser.sites.admin import population as choices
 from agent_rl_envs.browser.sites.admin.records import Comment, Customer, Ticket
 from agent_rl_envs.browser.sites.checks import added, changed
+from agent_rl_envs.browser.sites.formats import money
 from agent_rl_envs.browser.sites.oracle import Stage, link, press
 from agent_rl_envs.browser.sites.problems import Problem, Unsuitable, pick, template
-from agent_rl_envs.browser.sites.visit import money
 from agent_rl_envs.browser.sites.world import World
 
 TEXTS = (

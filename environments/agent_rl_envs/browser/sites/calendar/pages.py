@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse, Response
 from agent_rl_envs.browser.sites.calendar.days import Occurrence, free_starts, occurrences
 from agent_rl_envs.browser.sites.calendar.records import Event, Guest, Invitation, Skip
 from agent_rl_envs.browser.sites.draws import later
+from agent_rl_envs.browser.sites.formats import is_day
 from agent_rl_envs.browser.sites.mail.records import Contact
-from agent_rl_envs.browser.sites.visit import App, Refused, Visit, is_day
+from agent_rl_envs.browser.sites.visit import App, Refused, Visit
 
 calendar = App(
     "calendar",

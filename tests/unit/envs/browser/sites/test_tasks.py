@@ -55,7 +55,7 @@ def test_what_a_template_wants_is_a_change_of_the_database_or_an_answer(name):
     for world, problem in found:
         assert problem.wanted or problem.answer
         assert problem.way
-        assert problem.actions <= 30
+        assert problem.actions < 30
         total = len(problem.wanted)
         assert compare(world.tables, done(world, problem.wanted), problem.wanted) == Outcome(total, total, 0)
         if problem.wanted:
@@ -94,19 +94,19 @@ def test_there_are_no_more_than_there_are():
 
 def test_tasks_are_chosen_by_app_template_and_difficulty():
     assert {task.tags[1] for task in tasks(count=20, templates="mail, star_mail, lock_thread")} == {"mail", "forum"}
-    easy = tasks(count=40, max_difficulty=1)
+    easy = tasks(count=40, max_actions=4)
     assert {task.tags[2] for task in easy} == {"difficulty_1"}
     assert {task.tags[2] for task in tasks(count=100)} == {"difficulty_1", "difficulty_2", "difficulty_3"}
     with pytest.raises(UserError, match="Did you mean 'star_mail'"):
         tasks(templates="star_mial")
-    with pytest.raises(UserError, match=r"raise sites\.max_difficulty"):
-        tasks(templates="change_role", max_difficulty=1)
+    with pytest.raises(UserError, match=r"raise sites\.max_actions"):
+        tasks(templates="change_role", max_actions=3)
 
 
 def test_difficulty_is_the_number_of_actions():
     for name in ("phone_of_contact", "write_mail", "register_with_dinner"):
         for _, problem in problems(name):
-            assert difficulty(problem) == (1 if problem.actions <= 5 else 2 if problem.actions <= 10 else 3)
+            assert difficulty(problem) == (1 if problem.actions <= 4 else 2 if problem.actions <= 9 else 3)
     assert {difficulty(problem) for _, problem in problems("phone_of_contact")} == {1}
     assert {difficulty(problem) for _, problem in problems("register_with_dinner")} == {3}
 

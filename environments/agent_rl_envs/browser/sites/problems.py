@@ -48,6 +48,7 @@ def template(app: str) -> Callable[[Template], Template]:
     """Register a template."""
 
     def add(make: Template) -> Template:
+        assert make.__name__ not in REGISTERED, f"there are two templates {make.__name__}"
         REGISTERED[make.__name__] = (app, make)
         return make
 

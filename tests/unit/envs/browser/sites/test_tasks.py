@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +181,11 @@ def test_what_changes_in_passing_does_not_count():
 )
 def test_answers(reply, answer, right):
     assert says(reply, answer) is right
+
+
+def test_the_docs_list_these_templates():
+    page = (Path(__file__).parents[5] / "docs/environments/sites.md").read_text("utf-8")
+    for app in dict.fromkeys(app for app, _ in TEMPLATES.values()):
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{app}` |"))
+        assert row.split("|")[3].strip() == ", ".join(f"`{name}`" for name, (of, _) in TEMPLATES.items() if of == app)
+    assert f"\n{len(TEMPLATES)} templates." in page

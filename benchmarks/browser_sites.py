@@ -1,8 +1,8 @@
 """What an episode on the shipped sites costs, and how many tasks there are.
 
-`world`: the records of a new world and its database as bytes, in processor time, once for all episodes on it; beside it,
-what is unavoidable: writing the same rows into SQLite. `database`: until the server has an episode's database, and to
-get it back; beside it, one bare exchange with the server. `reset`: until the first page is looked at, with world and
+`world`: the records of a new world and its database as bytes, in processor time, once for all episodes on it; beside
+it, what is unavoidable: writing the same rows into SQLite. `database`: until the server has an episode's database, and
+to get it back; beside it, one bare exchange with the server. `reset`: until the first page is looked at, with world and
 browser warm; beside it, Playwright alone: a new context and the same page. Rounds take turns; the median of each.
 
     python benchmarks/browser_sites.py

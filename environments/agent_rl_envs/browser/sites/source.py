@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from pydantic import Field
 
+from agent_rl.concurrency import in_thread
 from agent_rl.config import Config
 from agent_rl.errors import EnvironmentFailure, UserError, not_found
 from agent_rl.seeding import stream
@@ -65,10 +67,10 @@ class SitesSource(TaskSource):
 
     async def open(self, task: Task, seed: int) -> Assignment:
         """`seed` is not used: siblings begin with the same database."""
-        world = make_world(task.data["world"])
-        problem = _problem(task.data["template"], task.data["world"], task.data["draw"])
+        name, number, draw = task.data["template"], task.data["world"], task.data["draw"]
+        world = await in_thread(partial(_ready_world, number))
         sites = await share("browser sites", open_sites)
-        return SitesTask(problem, world, TEMPLATES[task.data["template"]][0], await sites.open(world.image))
+        return SitesTask(_problem(name, number, draw), world, TEMPLATES[name][0], await sites.open(world.image))
 
     def _task(
         self, split: str, seed: int, index: int, names: Sequence[str], taken: set[tuple[int, str]]
@@ -158,6 +160,13 @@ class SitesTask(Assignment):
     async def close(self) -> None:
         """Drop the database."""
         await self._sites.close()
+
+
+def _ready_world(number: int) -> World:
+    """With its database, so that the event loop need not stand still for it."""
+    world = make_world(number)
+    _ = world.tables
+    return world
 
 
 @functools.lru_cache(maxsize=4096)

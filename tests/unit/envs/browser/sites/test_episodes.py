@@ -183,6 +183,8 @@ async def test_curricula(opened):
     assert "page 2 of 3" in user.content
     step, left = await solve(half)
     assert (step.reward, left) == (1.0, needed - (needed - 1) // 2)
+    anew, _ = await opened(sites("put_into_cart"), solved_share=0.5)  # what the oracle has tried out is undone
+    assert (await solve(anew))[0].reward == 1.0
     short, _ = await opened(config, max_actions=3)
     step, _ = await solve(short)
     assert (step.truncated, step.reward, step.info.reward_terms["score"]) == (True, 0.0, 0.0)

@@ -1,6 +1,5 @@
 """Templates, their worlds and their checks, without a browser."""
 
-import copy
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from agent_rl.seeding import stream
 from agent_rl_envs.browser import BrowserEnvConfig, BrowserEnvironment
 from agent_rl_envs.browser.sites.checks import Change, Outcome, added, changed, changes, compare, removed, says
 from agent_rl_envs.browser.sites.mail.records import Contact
-from agent_rl_envs.browser.sites.problems import Unsuitable
+from agent_rl_envs.browser.sites.problems import Unsuitable, only, pick, some
 from agent_rl_envs.browser.sites.source import SitesConfig, difficulty
 from agent_rl_envs.browser.sites.templates import TEMPLATES
 from agent_rl_envs.browser.sites.world import make_world
@@ -22,7 +21,7 @@ def tasks(split="train", count=1, seed=0, **options):
     return BrowserEnvironment.tasks(split, count, seed, BrowserEnvConfig(source="sites", sites=SitesConfig(**options)))
 
 
-def problems(name, worlds=9, draws=3):
+def problems(name, worlds=8, draws=2):
     """Some of a template's."""
     found = []
     for number in range(worlds):
@@ -36,13 +35,13 @@ def problems(name, worlds=9, draws=3):
 
 def done(world, wanted):
     """The state of a world with these changes."""
-    tables = copy.deepcopy(world.tables)
+    tables = {name: dict(rows) for name, rows in world.tables.items()}
     for change in wanted:
         rows = tables[change.table]
         if change.what == "removed":
             del rows[change.id]
         elif change.what == "changed":
-            rows[change.id] |= change.values
+            rows[change.id] = {**rows[change.id], **change.values}
         else:
             id = 1000 + max(rows, default=0)
             rows[id] = {"id": id, **change.values}
@@ -66,6 +65,14 @@ def test_what_a_template_wants_is_a_change_of_the_database_or_an_answer(name):
         assert not says(problem.instruction, problem.answer or "?")
         assert not says("1", problem.answer or "?")
     assert len({problem.instruction for _, problem in found}) > 1
+
+
+def test_what_is_not_there_or_not_the_only_one_makes_no_task():
+    rng = stream("x")
+    assert only([7]) == pick(rng, [7]) == some(rng, [7], 1)[0] == 7
+    for wrong in (lambda: only([]), lambda: only([1, 2]), lambda: pick(rng, []), lambda: some(rng, [1], 2)):
+        with pytest.raises(Unsuitable):
+            wrong()
 
 
 def test_there_are_templates_of_all_kinds():

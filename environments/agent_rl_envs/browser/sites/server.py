@@ -13,9 +13,10 @@ import secrets
 import sys
 import threading
 import traceback
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
 import anyio
@@ -29,10 +30,11 @@ from agent_rl_envs.browser.sites.apps import APPS
 from agent_rl_envs.browser.sites.database import Database
 from agent_rl_envs.browser.sites.visit import App, Handler, Refused, Visit
 
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
 EPISODE_HEADER = "x-agent-rl-episode"
 SECRET_HEADER = "x-agent-rl-secret"  # the header's name
 _LONGEST_FORM = 200_000
-_LARGEST_IMAGE = 2**26
 _KINDS = {"css": "text/css", "js": "text/javascript"}
 
 
@@ -66,7 +68,8 @@ class Episodes:
         """Drop a database."""
         return await self._told(request, self._delete)
 
-    async def _told(self, request: Request, answer: Any) -> Response:
+    async def _told(self, request: Request, answer: Callable[[str, bytes], Response]) -> Response:
+        """Whoever does not know the secret learns nothing."""
         given = request.headers.get(SECRET_HEADER, "")
         if not hmac.compare_digest(given.encode(), self._secret.encode()):
             return PlainTextResponse("Not found", 404)
@@ -107,7 +110,7 @@ def _routes(app: App, episodes: Episodes) -> list[Route]:
     return [Route(path, _endpoint(app, handler, episodes), methods=[method]) for method, path, handler in app.routes]
 
 
-def _endpoint(app: App, handler: Handler, episodes: Episodes) -> Any:
+def _endpoint(app: App, handler: Handler, episodes: Episodes) -> Endpoint:
     async def answer(request: Request) -> Response:
         episode = episodes.of(request)
         if episode is None:
@@ -148,7 +151,7 @@ def _static() -> list[Route]:
     return [Route(f"/site.{kind}", _file(kind), methods=["GET"]) for kind in _KINDS]
 
 
-def _file(kind: str) -> Any:
+def _file(kind: str) -> Endpoint:
     content = files("agent_rl_envs.browser.sites").joinpath("static", f"site.{kind}").read_bytes()
     headers = {"Cache-Control": "max-age=86400"}
 

@@ -90,7 +90,7 @@ class Visit:
 
     def chosen(self, name: str) -> list[int]:
         """The ids of the boxes with this name that were checked."""
-        return [int(value) for value in self.form.get(name, ()) if value.isdecimal() and int(value) < _LARGEST_ID]
+        return [int(value) for value in self.form.get(name, ()) if re.fullmatch(r"\d{1,9}", value, re.ASCII)]
 
     def text(self, name: str, *, required: bool = True, longest: int = 200) -> str:
         """A text. Notes an error where it is missing or too long."""

@@ -46,7 +46,10 @@ class Config(recipe.RecipeConfig):
         description="Names of templates or apps of the shipped sites, separated by commas: tasks of theirs that take "
         "`max_actions` at most, instead of pages of MiniWoB++.",
     )
-    actions: str = Field(default="click,type", description="The browser's tools, separated by commas; empty: all.")
+    actions: str = Field(
+        default="click,type",
+        description="The browser's tools, separated by commas; empty: all, which most templates of the sites need.",
+    )
     max_actions: int = Field(default=4, ge=1, description="Actions of an episode.")
     first_actions: int = Field(
         default=0, ge=0, description="Horizon curriculum: actions at first, growing to max_actions; 0: none."

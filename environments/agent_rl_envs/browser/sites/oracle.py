@@ -44,7 +44,7 @@ class Way:
     def next(self, view: PageView) -> Message:
         """The next action on a page that looks like this; a stage is over once what it presses is pressed."""
         if self._at == len(self._stages):
-            return act("stop", answer=self._answer) if self._answer else act("stop")
+            return Message("assistant", self._answer or "done")  # whether browser_stop is offered or not
         stage = self._stages[self._at]
         for label, value in stage.fields.items():
             node = _field(view, label)

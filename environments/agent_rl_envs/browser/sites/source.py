@@ -133,7 +133,8 @@ class SitesTask(Assignment):
                 raise EnvironmentFailure("The server of the sites has died.", kind="died")
             return None
         problem = self._problem
-        outcome = compare(self._world.tables, tables_of(await self._sites.image()), problem.wanted)
+        after = await in_thread(partial(tables_of, await self._sites.image()))
+        outcome = compare(self._world.tables, after, problem.wanted)
         right = bool(problem.answer) and says(answer or "", problem.answer)
         done, wanted = outcome.made + right, outcome.wanted + bool(problem.answer)
         score = max(0.0, (done - outcome.others) / wanted)

@@ -50,7 +50,7 @@ async def solve(environment):
 
 async def nearly(environment):
     """All of the oracle's actions but the last one, which ends the episode."""
-    while (action := environment.oracle_action()).tool_calls[0].name != "browser_stop":
+    while (action := environment.oracle_action()).tool_calls:
         assert not (await environment.step(action)).terminated
     return action
 
@@ -115,7 +115,7 @@ async def test_a_part_of_what_is_wanted_is_progress(opened):
 
 async def test_for_a_question_nothing_may_change(opened):
     environment, _ = await opened(sites("price_of_product"))
-    answer = (await nearly(environment)).tool_calls[0].arguments["answer"]
+    answer = (await nearly(environment)).content
     await environment.step(act("navigate", url="http://mail.test/"))
     view = environment.toolsets[0].view
     await environment.step(act("click", ref=next(view.elements("checkbox")).ref))
@@ -197,6 +197,12 @@ async def test_the_oracle_goes_on_after_a_wrong_turn(opened):
     await environment.step(act("click", ref=view.find("link", "Export").ref))
     step, _ = await solve(environment)
     assert step.reward == 1.0
+
+
+async def test_the_oracle_needs_no_more_tools_than_its_task(opened):
+    environment, [system, _] = await opened(sites("phone_of_contact", actions="click"))
+    assert "reply without a tool call" in system.content
+    assert (await solve(environment))[0].reward == 1.0
 
 
 async def test_a_random_agent_is_answered(opened):

@@ -1,5 +1,8 @@
 """Train a small agent to use real web pages in a real browser, on a CPU: MiniWoB++ pages and their own rewards.
 
+With `--templates` the pages are those of the shipped sites (a shop, a forum, ...), judged by their databases; they are
+longer, and take a larger model.
+
 The tiny policy first imitates an agent that clicks and types whatever is there; what it gains after that is
 reinforcement learning's. The pages are such that a model of a hundred thousand weights can read them; `--pages` names
 others, for larger models.
@@ -7,6 +10,8 @@ others, for larger models.
     agent-rl train browser_forms
     agent-rl train browser_forms --pages login-user,click-checkboxes,choose-list --actions click,type,select
     agent-rl train browser_forms --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --pages all --actions ""
+    agent-rl train browser_forms --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --templates shop,mail \
+        --actions "" --max-actions 8 --limits.max-turns 10 --limits.max-context-tokens 24000
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from agent_rl.environment import EnvironmentSpec
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.warm_start import WarmStartConfig
-from agent_rl_envs.browser import BrowserEnvConfig, BrowserEnvironment, MiniwobConfig
+from agent_rl_envs.browser import BrowserEnvConfig, BrowserEnvironment, MiniwobConfig, SitesConfig
 from agent_rl_envs.browser.curriculum import linear, more_actions
 from agent_rl_envs.browser.miniwob.pages import typed_names
 from agent_rl_tools.browser import BrowserConfig, ViewConfig
@@ -36,7 +41,15 @@ class Config(recipe.RecipeConfig):
         default="click-test-2,click-button,focus-text-2,enter-text",
         description="Names of MiniWoB++ pages, separated by commas, or all.",
     )
-    actions: str = Field(default="click,type", description="The browser's tools, separated by commas; empty: all.")
+    templates: str = Field(
+        default="",
+        description="Names of templates or apps of the shipped sites, separated by commas: tasks of theirs that take "
+        "`max_actions` at most, instead of pages of MiniWoB++.",
+    )
+    actions: str = Field(
+        default="click,type",
+        description="The browser's tools, separated by commas; empty: all, which most templates of the sites need.",
+    )
     max_actions: int = Field(default=4, ge=1, description="Actions of an episode.")
     first_actions: int = Field(
         default=0, ge=0, description="Horizon curriculum: actions at first, growing to max_actions; 0: none."
@@ -63,12 +76,15 @@ class Config(recipe.RecipeConfig):
 
 def main(config: Config) -> None:
     """Run the recipe."""
+    width, height = (1280, 800) if config.templates else (400, 300)
     options = BrowserEnvConfig(
+        source="sites" if config.templates else "miniwob",
         miniwob=MiniwobConfig(pages=config.pages),
+        sites=SitesConfig(templates=config.templates, max_actions=config.max_actions),
         actions=config.actions,
         max_actions=config.max_actions,
         view=ViewConfig(observation="elements", header=False),
-        browser=BrowserConfig(width=400, height=300, max_contexts=max(64, config.max_concurrent_episodes)),
+        browser=BrowserConfig(width=width, height=height, max_contexts=max(64, config.max_concurrent_episodes)),
     )
     curriculum = None
     if config.first_actions:

@@ -21,15 +21,17 @@ from agent_rl.tool import Tool, ToolEnvironment, run_tool_calls, share
 from agent_rl.types import Message, Step, StepInfo, Task, ToolResult
 from agent_rl_envs.browser.acting import random_move
 from agent_rl_envs.browser.miniwob.source import MiniwobConfig, MiniwobSource
+from agent_rl_envs.browser.sites.source import SitesConfig, SitesSource
 from agent_rl_envs.browser.sources import Assignment, TaskSource, Verdict
 from agent_rl_envs.browser.webarena.source import WebArenaConfig, WebArenaSource
 from agent_rl_tools.browser import AllowList, BrowserConfig, BrowserTools, SharedBrowser, ViewConfig, open_browser
 
-SourceName = Literal["miniwob", "webarena"]
+SourceName = Literal["miniwob", "sites", "webarena"]
 ACTIONS = tuple(tool.name.removeprefix("browser_") for tool in BrowserTools.offered())
 TERMS = ("success", "score", "invalid_actions", "actions")
 _SOURCES: dict[SourceName, Callable[[BrowserEnvConfig], TaskSource]] = {
     "miniwob": lambda config: MiniwobSource(config.miniwob),
+    "sites": lambda config: SitesSource(config.sites),
     "webarena": lambda config: WebArenaSource(config.webarena),
 }
 
@@ -43,6 +45,7 @@ class BrowserEnvConfig(Config):
 
     source: SourceName = Field(default="miniwob", description=f"Where tasks come from: {', '.join(_SOURCES)}.")
     miniwob: MiniwobConfig = Field(default=MiniwobConfig(), description="Options of the MiniWoB++ pages.")
+    sites: SitesConfig = Field(default=SitesConfig(), description="Options of the shipped sites.")
     webarena: WebArenaConfig = Field(default=WebArenaConfig(), description="Options of rows in WebArena's format.")
     actions: str = Field(
         default="",
@@ -120,7 +123,9 @@ class BrowserEnvironment(ToolEnvironment):
         if config.allowed_hosts:
             own = hosts if hosts is not None else AllowList.site_of(assignment.url).entries
             hosts = (*own, *config.allowed_hosts)
-        browser = await shared.tools(assignment.url, allowed_hosts=hosts, view=config.view, page=assignment.page)
+        browser = await shared.tools(
+            assignment.url, allowed_hosts=hosts, view=config.view, page=assignment.page, routes=assignment.routes
+        )
         self._browser, self.toolsets = browser, (browser,)
         try:
             await self._begin()

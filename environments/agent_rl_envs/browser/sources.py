@@ -7,9 +7,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from agent_rl.types import Message, Task
-from agent_rl_tools.browser import BrowserTools, PageConfig, PageView
+from agent_rl_tools.browser import BrowserTools, PageConfig, PageView, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Assignment(abc.ABC):
     """Entries of an `AllowList`; none: the host and port of `url` alone."""
     page: PageConfig = PageConfig()
     """Clock, chance, cookies."""
+    routes: Mapping[str, Route] = MappingProxyType({})
+    """Servers on this machine that stand in for hosts."""
 
     @abc.abstractmethod
     async def prepare(self, browser: BrowserTools) -> str:

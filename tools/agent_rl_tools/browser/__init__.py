@@ -18,6 +18,7 @@ except ImportError as error:
 from agent_rl_tools.browser.config import BrowserConfig, PageConfig, ViewConfig
 from agent_rl_tools.browser.policy import AllowList
 from agent_rl_tools.browser.process import SharedBrowser, open_browser
+from agent_rl_tools.browser.proxy import Route
 from agent_rl_tools.browser.tools import BrowserTools
 from agent_rl_tools.browser.view import Node, Observation, PageView, render
 
@@ -29,6 +30,7 @@ __all__ = [
     "Observation",
     "PageConfig",
     "PageView",
+    "Route",
     "SharedBrowser",
     "ViewConfig",
     "open_browser",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from agent_rl.errors import SandboxFailure, UserError
 from agent_rl_tools.browser.config import BrowserConfig, PageConfig, ViewConfig
 from agent_rl_tools.browser.determinism import prepare_pages, script
 from agent_rl_tools.browser.policy import AllowList
-from agent_rl_tools.browser.proxy import Proxy, open_proxy
+from agent_rl_tools.browser.proxy import Proxy, Route, open_proxy
 from agent_rl_tools.browser.tabs import Tabs
 from agent_rl_tools.browser.tools import BrowserTools
 
@@ -114,17 +114,18 @@ class SharedBrowser:
         allowed_hosts: Sequence[str] | None = None,
         view: ViewConfig | None = None,
         page: PageConfig | None = None,
+        routes: Mapping[str, Route] | None = None,
     ) -> BrowserTools:
         """The tools of one episode, which begins at `url`.
 
-        `allowed_hosts` are entries of an `AllowList`; by default the host and port of `url` alone. Raises
-        `SandboxFailure` when no place becomes free in time or the browser dies, `EnvironmentFailure` when the page
-        does not load.
+        `allowed_hosts` are entries of an `AllowList`; by default the host and port of `url` alone. `routes` are
+        servers on this machine that stand in for hosts. Raises `SandboxFailure` when no place becomes free in time or
+        the browser dies, `EnvironmentFailure` when the page does not load.
         """
         policy = AllowList.site_of(url) if allowed_hosts is None else AllowList.of(allowed_hosts)
         if not policy.allows_url(url):
             raise UserError(f"The first page, {url}, is not among the allowed hosts: {policy}.")
-        tabs = await self._episode(policy, page or PageConfig())
+        tabs = await self._episode(policy, page or PageConfig(), routes or {})
         tools = BrowserTools(tabs, view or ViewConfig())
         try:
             await tools.begin(url)
@@ -142,7 +143,7 @@ class SharedBrowser:
 
     # --- rooms ------------------------------------------------------------------------------------------------------
 
-    async def _episode(self, policy: AllowList, page: PageConfig) -> Tabs:
+    async def _episode(self, policy: AllowList, page: PageConfig, routes: Mapping[str, Route]) -> Tabs:
         """A room in its turn, with all that has to be given back with it."""
         async with AsyncExitStack() as stack:
             await self._take_place()
@@ -152,7 +153,7 @@ class SharedBrowser:
                 room = await self._room(page.storage_state)
             stack.push_async_callback(room.held.aclose)
             self._prepare_spares()
-            room.proxy.policy = policy
+            room.proxy.policy, room.proxy.routes = policy, routes
             try:
                 await prepare_pages(room.context, page)
             except Error as error:

@@ -6,7 +6,7 @@ answered here: neither is their host looked up nor contacted. What is inside a t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +19,8 @@ from agent_rl_tools.browser.policy import AllowList, address
 
 ANSWERED = "x-agent-rl-proxy"  # the header of what no server has said
 _CONNECT_TIMEOUT_S = 10.0
+_LOCAL = "127.0.0.1"
+_HTTP = 80
 _CHUNK = 65536
 _HIGHEST_PORT = 65535
 _NOTED = 100  # refusals that are remembered
@@ -27,12 +29,25 @@ _UNREACHABLE = (TimeoutError, OSError, UnicodeError)  # a name that cannot be on
 _GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A server on this machine that stands in for a host on port 80; `headers` tell it whose requests these are.
+
+    What the browser itself sends under their names is dropped.
+    """
+
+    port: int
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
 @dataclass(slots=True)
 class Proxy:
-    """Where a context's requests go. `policy` may be replaced; `refused` are hosts that were asked for in vain."""
+    """Where a context's requests go. `policy` and `routes`, by host, may be replaced; `refused` are hosts that were
+    asked for in vain."""
 
     port: int
     policy: AllowList
+    routes: Mapping[str, Route] = field(default_factory=dict[str, Route])
     refused: list[str] = field(default_factory=list[str])
 
     def admit(self, host: str, port: int) -> bool:
@@ -42,6 +57,10 @@ class Proxy:
         if len(self.refused) < _NOTED:
             self.refused.append(f"{host}:{port}")
         return False
+
+    def route(self, host: str, port: int) -> Route | None:
+        """The server that stands in for this host."""
+        return self.routes.get(host) if port == _HTTP else None
 
 
 @asynccontextmanager
@@ -89,6 +108,8 @@ class _Connection:
         if not port.isdecimal() or int(port) > _HIGHEST_PORT or not self._proxy.admit(host, int(port)):
             return await self._answer(403, target)
         try:
+            if self._proxy.route(host.lower(), int(port)):
+                raise OSError("a stand-in speaks plain HTTP, and its name cannot be looked up")
             upstream = await _connect(host.strip("[]"), int(port))
         except _UNREACHABLE:
             return await self._answer(502, target)
@@ -110,18 +131,21 @@ class _Connection:
         if not self._proxy.admit(host, port) or not url.startswith("http://"):
             await self._answer(403, f"{host}:{port}")
             return False
+        route = self._proxy.route(host, port)
         try:
-            upstream = await _connect(host, port)
+            upstream = await (_connect(host, port) if route is None else _connect(_LOCAL, route.port))
         except _UNREACHABLE:
             await self._answer(502, f"{host}:{port}")
             return False
         async with upstream:
-            return await self._exchange(request, upstream)
+            return await self._exchange(request, upstream, route.headers if route is not None else {})
 
-    async def _exchange(self, request: h11.Request, upstream: ByteStream) -> bool:
+    async def _exchange(self, request: h11.Request, upstream: ByteStream, more: Mapping[str, str]) -> bool:
         server = h11.Connection(h11.CLIENT)
         path = b"/" + request.target.split(b"://", 1)[1].partition(b"/")[2]
-        headers = [*_end_to_end(request.headers), (b"Connection", b"close")]
+        ours = [(name.lower().encode(), value.encode()) for name, value in more.items()]
+        theirs = [header for header in _end_to_end(request.headers) if header[0].lower() not in dict(ours)]
+        headers = [*theirs, *ours, (b"Connection", b"close")]
         passed_on = h11.Request(method=request.method, target=path, headers=headers)
         await upstream.send(server.send(passed_on) or b"")
         while isinstance(part := await _next_event(self._http, self._client), h11.Data):

@@ -2,6 +2,7 @@ import http.server
 import shutil
 import threading
 from contextlib import asynccontextmanager, suppress
+from email.message import Message
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -19,12 +20,13 @@ PAGES = {
 
 
 class Site:
-    """A server that counts: `hits` are paths in order, `more` are pages beside PAGES."""
+    """A server that counts: `hits` are paths in order, `asked` the headers of the last, `more` pages beside PAGES."""
 
     def __init__(self, url):
         self.url = url
         self.port = urlsplit(url).port
         self.hits = []
+        self.asked = Message()
         self.more = {}
 
     def pages(self, **pages):
@@ -37,6 +39,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         url, site = urlsplit(self.path), self.server.site
         site.hits.append(url.path)
+        site.asked = self.headers
         query = parse_qs(url.query)
         if url.path == "/to":
             self.answer(b"", 302, {"Location": query["url"][0]})

@@ -7,6 +7,7 @@ import anyio
 import pytest
 
 from agent_rl.errors import EnvironmentFailure, UserError
+from agent_rl_tools.browser import Route, proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +33,38 @@ async def test_hosts_on_the_list_are_reached(site, other, browsing, call):
     async with browsing(site.url, allowed_hosts=[f"127.0.0.1:{site.port}", f"127.0.0.1:{other.port}"]) as tools:
         assert "Two hats" in (await call(tools, "navigate", url=f"{site.url}/to?url={other.url}/hats")).content
         assert other.hits[0] == "/hats"
+
+
+async def test_a_server_stands_in_for_a_host_and_is_told_whose_requests_these_are(
+    site, other, browsing, call, monkeypatch
+):
+    contacted, connect = [], proxy._connect
+
+    async def noting(host, port):
+        contacted.append((host, port))
+        return await connect(host, port)
+
+    monkeypatch.setattr(proxy, "_connect", noting)
+    routes = {"hats.test": Route(site.port, {"X-Who": "one"}), "caps.test": Route(other.port)}
+    async with browsing("http://hats.test/hats", routes=routes) as tools:
+        assert "http://hats.test/hats 'Hats'" in await tools.observe()
+        assert (site.asked["host"], site.asked["x-who"]) == ("hats.test", "one")
+        await tools.page.evaluate("fetch('/mine', {headers: {'x-who': 'two'}}).then(() => 0)")
+        assert (site.hits[-1], site.asked.get_all("x-who")) == (
+            "/mine",
+            ["one"],
+        )  # what the page says of itself does not count
+        hits = len(site.hits)
+        for url in (
+            "https://hats.test/",
+            "http://hats.test:81/",
+            f"http://127.0.0.1:{site.port}/",
+            "http://caps.test/",
+        ):
+            assert "may not be opened" in (await call(tools, "navigate", url=url)).content
+        await tools.page.evaluate("new Promise(r => { new WebSocket('ws://hats.test/socket').onclose = r })")
+        assert (len(site.hits), other.hits) == (hits, [])
+        assert set(contacted) == {("127.0.0.1", site.port)}
 
 
 TRIES = {

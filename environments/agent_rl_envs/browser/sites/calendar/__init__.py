@@ -1,0 +1,1 @@
+"""The calendar: months and days, events that may repeat, guests, invitations, free slots."""

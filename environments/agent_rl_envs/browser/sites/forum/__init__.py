@@ -1,0 +1,1 @@
+"""The forum: boards, threads, votes, profiles, moderation."""

@@ -1,0 +1,1 @@
+"""The mailbox: folders, labels, search, contacts."""

@@ -43,8 +43,8 @@ class SandboxConfig(Config):
     )
     writable: bool = Field(
         default=False,
-        description="Whether programs are root in a system of their own that they may write to: `base` is then what its "
-        "root folder starts with. What comes from the host stays read-only.",
+        description="Whether programs are root in a system of their own that they may write to: `base` is then what "
+        "its root folder starts with. What comes from the host stays read-only.",
     )
     read_only: tuple[str, ...] = Field(
         default=(), description="More host paths to show inside, read-only: 'PATH' or 'PATH:PATH INSIDE'."

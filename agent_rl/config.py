@@ -95,6 +95,20 @@ def field_paths(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from field_paths(nested, f"{prefix}{name}.")
 
 
+def changed_fields(config: Config) -> dict[str, Any]:
+    """The fields that are not what their class has by default, by path."""
+    changed: dict[str, Any] = {}
+    for name, value in config:
+        default = type(config).model_fields[name].get_default(call_default_factory=True)
+        if not isinstance(value, Config):
+            changed |= {name: value} if value != default else {}
+            continue
+        before = dict(_leaves(default)) if isinstance(default, Config) else {}
+        now = _leaves(value)
+        changed |= {f"{name}.{path}": leaf for path, leaf in now if path not in before or before[path] != leaf}
+    return changed
+
+
 def nested_config(annotation: Any) -> type[Config] | None:
     """The config class in `Nested` or `Nested | None`."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)

@@ -5,8 +5,9 @@ A recipe is a config, an environment and this. It says what is special; `run` do
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from pydantic import Field
 from rich.console import Console
 
+from agent_rl.config import changed_fields
 from agent_rl.controls import only_imitate, shuffle_rewards
 from agent_rl.environment import EnvironmentSpec
 from agent_rl.evaluate.harness import evaluate
@@ -138,12 +140,12 @@ class _Run:
         report.add(BEFORE, await self._measure(test, model, tokenizer, report, "before"))
         tokens = await self._learn(model, tokenizer)
         report.add(AFTER, await self._measure(test, model, tokenizer, report, "after"))
-        id = test[0].environment
+        id, options = test[0].environment, _as_options(changed_fields(self.environment.config))
         return report.finish(
             title=f"{len(test)} held-out tasks of {id}",
             next_commands=[
-                f"agent-rl eval {id} --model {self.folder} -n 200 -r 4   # pass@k and pass^k of the trained policy",
-                f"agent-rl rollout {id} --model {self.folder} -n 3       # watch it work",
+                f"agent-rl eval {id} --model {self.folder} -n 200 -r 4{options}   # pass@k and pass^k of the policy",
+                f"agent-rl rollout {id} --model {self.folder} -n 3{options}       # watch it work",
                 f"tensorboard --logdir {self.folder}/tensorboard        # every metric of the run",
             ],
             steps=config.steps,
@@ -236,3 +238,10 @@ class _Run:
             success_threshold=config.success_threshold,
             on_group=report.transcripts(name) if report is not None else lambda group: None,
         )
+
+
+def _as_options(fields: Mapping[str, object]) -> str:
+    """Fields of an environment as the command line takes them; those that are no single value have no such form."""
+    plain = {path: str(value) for path, value in fields.items() if isinstance(value, int | float | str)}
+    words = [word for path, value in plain.items() for word in (path, shlex.quote(value))]
+    return f" --environment-options {' '.join(words)}" if words else ""

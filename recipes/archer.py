@@ -157,7 +157,7 @@ class Grpo(Training):
 class Config(BaseConfig):
     """Compare ArCHer with policy gradients of whole episodes."""
 
-    methods: tuple[Method, ...] = Field(default=("archer", "rloo", "grpo"), description="What is compared.")
+    methods: tuple[Method, ...] = Field(default=("archer", "rloo"), description="What is compared.")
     seeds: int = Field(default=5, ge=1, description="Runs of each method, with the seeds 0, 1, ... after its own.")
     archer: Archer = Field(default_factory=Archer, description="Options of archer.")
     rloo: Rloo = Field(default_factory=Rloo, description="Options of rloo.")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from agent_rl.config import Config, build, check_same_config, dump_config, field_paths, load_config
+from agent_rl.config import Config, build, changed_fields, check_same_config, dump_config, field_paths, load_config
 from agent_rl.errors import ConfigError
 
 
@@ -137,6 +137,18 @@ def test_files_that_cannot_be_read_are_explained(tmp_path: Path, name: str, cont
 def test_an_override_below_a_value_is_refused():
     with pytest.raises(ConfigError, match=r"'model\.size' cannot be set: 'model' is a single value"):
         load_config(Run, overrides={"model": "x", "model.size": 3})
+
+
+def test_changed_fields_make_the_same_config_again():
+    changed = load_config(Run, None, {"optimiser.warmup_steps": 3, "critic.lr": 1, "model": "big"})
+    assert changed_fields(changed) == {"model": "big", "optimiser.warmup_steps": 3, "critic.lr": 1, **_rest(changed)}
+    assert load_config(Run, None, changed_fields(changed)) == changed
+    assert changed_fields(Optimiser()) == {}
+
+
+def _rest(run):
+    """`critic` is None by default, so all of its fields are new."""
+    return {f"critic.{name}": value for name, value in run.critic}
 
 
 def test_field_paths_go_into_nested_configs():

@@ -44,15 +44,15 @@ def test_a_fit_is_reproducible():
 @pytest.mark.slow
 def test_the_band_covers_the_curve_in_most_cases(monkeypatch):
     """Nominally 95%, of which a bootstrap of a nonlinear fit falls somewhat short."""
-    monkeypatch.setattr(scaling, "REFITS", 100)
+    monkeypatch.setattr(scaling, "REFITS", 60)
     at = np.array([300.0, 1500.0])
     hits = []
-    for seed in range(60):
+    for seed in range(30):
         compute, reward = curve(50, 0.04, until=1000.0, seed=seed)
         _, low, high = fit_sigmoid(compute, reward, 0.1, seed=seed).predict(at)
         truth = sigmoid(at, 0.1, *TRUTH)
         hits.append((low <= truth) & (truth <= high))
-    assert (np.mean(hits, axis=0) >= 0.8).all()
+    assert (np.mean(hits, axis=0) >= 0.75).all()
 
 
 def test_what_cannot_be_fitted_is_refused():

@@ -162,8 +162,11 @@ async def test_a_dead_sandbox_is_a_failure(opened):
 
 def _is_of(root: str, pid: int) -> bool:
     """Whether the process was started below the launcher whose folder is called `root`."""
-    while pid > 1:
-        if root in Path(f"/proc/{pid}/cmdline").read_text():
-            return True
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    try:
+        while pid > 1:
+            if root in Path(f"/proc/{pid}/cmdline").read_text():
+                return True
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):  # another test's process, which has ended since it was listed
+        pass
     return False

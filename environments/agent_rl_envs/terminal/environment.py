@@ -193,7 +193,8 @@ class TerminalEnvironment(ToolEnvironment):
         moves = (
             _call("bash", {"command": "pwd; ls -A"}),
             _call("bash", {"command": "find . -type f | sort | head -20 | xargs -r wc -l"}),
-            _call("bash", {"command": f"find . -name '*.txt' | sort > {name}"}),
+            # In two steps: whether `find` sees the file that it is written to would be chance.
+            _call("bash", {"command": f"found=$(find . -name '*.txt' | sort); echo \"$found\" > {name}"}),
             _call("create", {"path": name, "content": f"{int(rng.integers(1000))}\n"}),
             _call("search", {"pattern": r"^\w+", "files": "*"}),
             _call("submit", {}),

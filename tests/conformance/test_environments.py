@@ -11,11 +11,13 @@ from agent_rl.testing import CheckOptions, check_environment
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 NEED_MORE = {"gem", "openenv", "verifiers"}  # a package or a server that is not part of the development extra
 
+SLOW = {"swe", "terminal"}  # seconds an episode: fewer tasks
+
 
 @pytest.mark.parametrize("id", environments())
 async def test_it_passes_the_check(id: str) -> None:
     try:
-        await check_environment(environment_spec(id), CheckOptions(tasks=12))
+        await check_environment(environment_spec(id), CheckOptions(tasks=4 if id in SLOW else 12))
     except NotFoundError:
         raise
     except UserError as error:

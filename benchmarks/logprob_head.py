@@ -54,7 +54,8 @@ class Inputs:
         sources = self.trained.nonzero().squeeze(1)
         weights, zeros = self.weights[sources], torch.zeros(len(sources))
         targets = self.targets[sources]
-        tokens = TrainedTokens(targets, weights, zeros, zeros, zeros, zeros + 1, zeros.long())
+        numbers = zeros.long()  # of rows, turns and weight versions
+        tokens = TrainedTokens(targets, weights, *[zeros] * 3, zeros + 1, *[numbers] * 3, zeros, zeros)
         hidden = self.hidden.index_select(0, sources)
         return head_loss(Head(self.weight, None, 1.0, torch.float32), hidden, tokens, Likelihood()).loss
 

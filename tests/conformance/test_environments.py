@@ -8,7 +8,7 @@ from agent_rl.errors import NotFoundError, UserError
 from agent_rl.registry import environment_spec, environments
 from agent_rl.testing import CheckOptions, check_environment
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(900)]
 NEED_MORE = {"gem", "openenv", "verifiers"}  # a package or a server that is not part of the development extra
 
 SLOW = {"swe", "terminal"}  # seconds an episode: fewer tasks

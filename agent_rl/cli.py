@@ -1,7 +1,7 @@
 """The command line: finds recipes and environments, turns options into configs, prints. Decides nothing itself.
 
 A mistake of the user is one sentence on stderr and exit code 2; an interrupt is 130; a bug keeps its traceback. A
-doctor or check that finds something wrong exits with 1.
+doctor or check that finds something wrong exits with 1, and so does what loses its reader (`| head`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -63,6 +64,7 @@ def _guarded(action: Callable[[], object]) -> int:
         sys.path.insert(0, project)
     try:
         action()
+        sys.stdout.flush()
     except SystemExit as error:  # tyro: 0 after --help, 2 after a malformed option
         if isinstance(error.code, str):
             raise
@@ -70,6 +72,9 @@ def _guarded(action: Callable[[], object]) -> int:
     except BaseException as error:
         if _only(KeyboardInterrupt, error):
             return 130
+        if _only(BrokenPipeError, error):  # nothing must try to flush at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1  # as rich does
         if user_errors := _only(UserError, error):
             message = Text.assemble(("error: ", "bold red"), str(user_errors[0]))
             Console(stderr=True).print(message, soft_wrap=True)

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from agent_rl.gateway.program import MakeProgram
+    from agent_rl.learner.critic_config import CriticConfig
     from agent_rl.learner.ranks import Ranks
 
 
@@ -119,7 +120,8 @@ async def train(
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     kind = get_estimator(config.estimator, config.estimator_options).critic
-    learner = _make_learner(config, model, tokenizer, ranks)
+    values = config.critic if kind == "token" and config.critic.trunk == "policy" else None
+    learner = _make_learner(config, model, tokenizer, ranks, values)
     shape = get_shaping(config.shaping, config.shaping_options)
 
     def seen_by_credit(group: Group) -> Group:
@@ -171,12 +173,14 @@ async def train(
 
 
 def _make_learner(
-    config: TrainConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ranks: Ranks | None
+    config: TrainConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Ranks | None,
+    values: CriticConfig | None,
 ) -> Learner:
     """A learner with a copy of `model`, here or on all ranks."""
     options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
-    on_policy = config.critic.trunk == "policy"
-    uses_values = get_estimator(config.estimator, config.estimator_options).critic == "token"
     make = Learner if ranks is None else ranks.learner
     return make(
         copy.deepcopy(model) if ranks is None else model,  # on several ranks it makes copies that fit
@@ -184,7 +188,7 @@ def _make_learner(
         temperature=config.temperature,
         seed=config.seed,
         teacher=load_teacher(options.distillation, model, tokenizer),
-        values=config.critic if on_policy and uses_values else None,
+        values=values,
     )
 
 

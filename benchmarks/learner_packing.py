@@ -23,7 +23,8 @@ from datasets import Dataset
 from machine import cpu_s, gemm_rate, peak_bytes
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from small_learner import CONFIG, training_row
+from transformers import PreTrainedModel, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import pad, split_tensor_dict
 
@@ -33,17 +34,6 @@ from agent_rl.types import TrainingRow
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 ROLLOUTS, MICRO_BATCH, ROUNDS = 32, 8, 3
-CONFIG = Qwen3Config(
-    vocab_size=12_288,
-    hidden_size=384,
-    intermediate_size=1024,
-    num_hidden_layers=4,
-    num_attention_heads=6,
-    num_key_value_heads=2,
-    head_dim=64,
-    max_position_embeddings=2048,
-    tie_word_embeddings=True,
-)
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
 LEARNER = LearnerConfig(learning_rate=1e-6, token_budget=4096, loss_options=CLIP)
 
@@ -57,17 +47,8 @@ def make_rows() -> tuple[list[TrainingRow], list[int]]:
     for prompt, completion in zip(prompts, completions, strict=True):
         length = int(prompt + completion)
         sampled_T = (np.arange(length) >= prompt) & ((np.arange(length) - prompt) % 64 < 48)
-        zeros_T = np.zeros(length, np.float32)
-        rows.append(
-            TrainingRow(
-                token_ids_T=rng.integers(0, CONFIG.vocab_size, length).astype(np.int32),
-                response_mask_T=sampled_T,
-                rollout_logprobs_T=np.where(sampled_T, -np.log(CONFIG.vocab_size), 0).astype(np.float32),
-                advantages_T=np.where(sampled_T, rng.normal(), zeros_T).astype(np.float32),
-                weights_T=sampled_T.astype(np.float32),
-                weight_versions_T=np.where(sampled_T, 0, -1).astype(np.int32),
-            )
-        )
+        ids_T = rng.integers(0, CONFIG.vocab_size, length)
+        rows.append(training_row(ids_T, sampled_T, rng.normal(), CONFIG.vocab_size))
     return rows, prompts.tolist()
 
 

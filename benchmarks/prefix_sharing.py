@@ -11,11 +11,12 @@ operations is printed too. CPU time of one thread; the variants take turns; the 
 
 import copy
 import os
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from machine import cpu_s
+from small_learner import training_row
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from agent_rl.learner.batch import PackedBatch, pack
@@ -38,10 +39,7 @@ CONFIG = Qwen3Config(
 
 
 def make_row(ids_T: np.ndarray, trained_from: int) -> TrainingRow:
-    mask_T = np.arange(len(ids_T)) >= max(trained_from, 1)
-    zeros_T, weights_T = np.zeros(len(ids_T), np.float32), mask_T.astype(np.float32)
-    logprobs_T = (-np.log(CONFIG.vocab_size) * weights_T).astype(np.float32)
-    return TrainingRow(ids_T.astype(np.int32), mask_T, logprobs_T, weights_T, weights_T, zeros_T.astype(np.int32))
+    return training_row(ids_T, np.arange(len(ids_T)) >= max(trained_from, 1), 1.0, CONFIG.vocab_size)
 
 
 def random_ids(rng: np.random.Generator, length: int) -> np.ndarray:
@@ -76,12 +74,6 @@ def apart(rows: Sequence[TrainingRow]) -> list[TrainingRow]:
     """Rows of the same lengths that share nothing."""
     rng = np.random.default_rng(1)
     return [make_row(random_ids(rng, len(row.token_ids_T)), int(row.weights_T.argmax())) for row in rows]
-
-
-def cpu_s(run: Callable[[], object]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def trl_planner(rows: Sequence[TrainingRow]) -> Callable[[], object] | None:

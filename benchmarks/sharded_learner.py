@@ -23,8 +23,9 @@ import torch
 from machine import cpu_s, peak_bytes
 from rich.console import Console
 from rich.table import Table
+from small_learner import CONFIG, training_row
 from torch.distributed.tensor import DTensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from agent_rl.learner.config import LearnerConfig, MemoryConfig
 from agent_rl.learner.learner import Learner
@@ -32,7 +33,6 @@ from agent_rl.learner.ranks import follow, follows, lead
 from agent_rl.types import TrainingRow
 
 ROLLOUTS, ROUNDS, RANKS, TIMEOUT_S = 8, 3, 2, 300
-VOCABULARY = 12_288
 BUDGET = 2048
 WAYS = {
     "plain": LearnerConfig(token_budget=BUDGET),
@@ -47,38 +47,18 @@ WAYS = {
 def make_model() -> Qwen3ForCausalLM:
     """The same weights in every process."""
     torch.manual_seed(0)
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=VOCABULARY,
-            hidden_size=384,
-            intermediate_size=1024,
-            num_hidden_layers=4,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            head_dim=64,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-        )
-    )
+    return Qwen3ForCausalLM(CONFIG)
 
 
 def make_rows() -> list[TrainingRow]:
     """Rows whose first 60 tokens are the prompt."""
     rng = np.random.default_rng(0)
-    rows: list[TrainingRow] = []
-    for length in rng.integers(100, 900, ROLLOUTS).tolist():
-        mask_T = np.arange(length) >= 60
-        rows.append(
-            TrainingRow(
-                token_ids_T=rng.integers(0, VOCABULARY, length).astype(np.int32),
-                response_mask_T=mask_T,
-                rollout_logprobs_T=np.where(mask_T, -np.log(VOCABULARY), 0).astype(np.float32),
-                advantages_T=np.where(mask_T, rng.normal(), 0).astype(np.float32),
-                weights_T=mask_T.astype(np.float32),
-                weight_versions_T=np.where(mask_T, 0, -1).astype(np.int32),
-            )
+    return [
+        training_row(
+            rng.integers(0, CONFIG.vocab_size, length), np.arange(length) >= 60, rng.normal(), CONFIG.vocab_size
         )
-    return rows
+        for length in rng.integers(100, 900, ROLLOUTS).tolist()
+    ]
 
 
 def state_bytes(learner: Learner) -> int:

@@ -121,3 +121,8 @@ class Alike:
 
     def _to_each(self, values_C: NDArray[T]) -> NDArray[T]:
         return self._back(self._repeated(values_C))
+
+
+def whitened(values_n: Float64s) -> Float64s:
+    """All `values_n` with mean 0 and sample standard deviation 1; exactly 0 where they do not differ."""
+    return Alike.all_of(len(values_n)).standardized(values_n)

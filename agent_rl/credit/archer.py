@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent_rl.credit.alike import Alike
+from agent_rl.credit.alike import whitened
 from agent_rl.credit.episodes import Episodes
 from agent_rl.credit.estimator import Float64s
 
@@ -28,7 +28,7 @@ def archer(
     """
     advantages_M = np.repeat(advantages_D, episodes.tokens_D) - baseline_M
     if whiten:
-        advantages_M = Alike.all_of(len(advantages_M)).standardized(advantages_M)
+        advantages_M = whitened(advantages_M)
     if positive:
         advantages_M = np.maximum(advantages_M, 0.0)
     bonus_E = np.where(episodes.rewards_E >= bc_at, bc_weight, 0.0)

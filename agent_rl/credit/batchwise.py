@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent_rl.credit.alike import Alike
+from agent_rl.credit.alike import Alike, whitened
 from agent_rl.credit.episodes import Episodes
 from agent_rl.credit.estimator import Float64s
 
@@ -19,7 +19,7 @@ def reinforce_pp(episodes: Episodes) -> Float64s:
     REINFORCE++ (arXiv:2501.03262), which (like verl) averages over tokens instead: there a long episode moves the
     baseline of all others. Its token-level KL penalty is a matter of the loss here.
     """
-    return Alike.all_of(len(episodes)).standardized(episodes.rewards_E)
+    return whitened(episodes.rewards_E)
 
 
 def reinforce_pp_baseline(episodes: Episodes) -> Float64s:
@@ -27,7 +27,7 @@ def reinforce_pp_baseline(episodes: Episodes) -> Float64s:
 
     REINFORCE++ with baseline (arXiv:2501.03262), and the batch-level normalisation of ScaleRL (arXiv:2510.13786).
     """
-    return Alike.all_of(len(episodes)).standardized(episodes.siblings.centered(episodes.rewards_E))
+    return whitened(episodes.siblings.centered(episodes.rewards_E))
 
 
 def lite_ppo(episodes: Episodes) -> Float64s:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agent_rl.credit.alike import Alike
+from agent_rl.credit.alike import whitened
 from agent_rl.credit.episodes import Episodes
 from agent_rl.credit.estimator import Advantages, Float64s, Fraction, Indices, Values
 from agent_rl.credit.scan import discounted_sums
@@ -37,7 +37,7 @@ def token_gae(
     deltas_M = gamma * _following(values_M, episodes.tokens_E, final_E) - values_M
     deltas_M[np.cumsum(episodes.tokens_D) - 1] += episodes.rewards_D
     advantages_M = discounted_sums(deltas_M, episodes.tokens_E, gamma * lam)
-    return _whitened(advantages_M) if whiten else advantages_M
+    return whitened(advantages_M) if whiten else advantages_M
 
 
 def turn_gae(
@@ -55,7 +55,7 @@ def turn_gae(
     """
     before_D = values_M[np.cumsum(episodes.tokens_D) - episodes.tokens_D]
     advantages_M = np.repeat(_turn_level(episodes, before_D, final_E, gamma * lam, gamma), episodes.tokens_D)
-    return _whitened(advantages_M) if whiten else advantages_M
+    return whitened(advantages_M) if whiten else advantages_M
 
 
 def bi_level_gae(
@@ -81,7 +81,7 @@ def bi_level_gae(
     steps_M = token_gamma * np.append(values_M[1:], 0.0)[: len(values_M)] - values_M
     steps_M[ends_D] = turn_D
     advantages_M = discounted_sums(steps_M, episodes.tokens_D, token_gamma * token_lam)
-    return _whitened(advantages_M) if whiten else advantages_M
+    return whitened(advantages_M) if whiten else advantages_M
 
 
 def critic_targets(
@@ -106,7 +106,3 @@ def _following(values: Float64s, lengths_E: Indices, final_E: Float64s) -> Float
     lasting_E = lengths_E > 0
     following[np.cumsum(lengths_E)[lasting_E] - 1] = final_E[lasting_E]
     return following
-
-
-def _whitened(advantages_M: Float64s) -> Float64s:
-    return Alike.all_of(len(advantages_M)).standardized(advantages_M)

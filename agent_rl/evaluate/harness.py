@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import anyio
 from pydantic import Field, model_validator
@@ -42,12 +42,12 @@ from agent_rl.types import Group, SamplingParams, Task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FREE = ("run_dir", "resume", "concurrency", "device", "interval", "success_threshold")
-"""What may differ when an evaluation is resumed."""
-
 
 class EvalConfig(Config):
     """Evaluate a policy on the held-out tasks of an environment."""
+
+    free: ClassVar[tuple[str, ...]] = ("run_dir", "resume", "concurrency", "device", "interval", "success_threshold")
+    """What may differ when a run is resumed: it does not change the episodes."""
 
     environment: str = Field(description="Id of a registered environment, or package.module:Name.")
     environment_options: dict[str, int | float | bool | str] = Field(
@@ -172,7 +172,7 @@ def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: 
     """
     if config.run_dir is None:
         return anyio.run(play, config, on_group)
-    folder = open_run(config, "eval", config.run_dir, resume=config.resume, free=FREE)
+    folder = open_run(config, "eval", config.run_dir, resume=config.resume, free=config.free)
     with Journal(folder / STORE) as journal:
         report = anyio.run(play, config, on_group, journal)
     (folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")

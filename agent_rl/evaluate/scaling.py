@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_rl.evaluate.statistics import LEVEL, Estimate
+from agent_rl.evaluate.statistics import TAILS, Estimate
 
 Floats = NDArray[np.float64]
 REFITS = 200
@@ -39,7 +39,7 @@ class SigmoidFit:
         """The curve at each compute and its 95% band, three of shape (S,)."""
         center = (self.asymptote.value, self.steepness.value, self.midpoint.value)
         curves_BS = np.stack([sigmoid(compute_S, self.initial, *refit) for refit in self.refits_B3])
-        low_S, high_S = np.quantile(curves_BS, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+        low_S, high_S = np.quantile(curves_BS, TAILS, axis=0)
         value_S = sigmoid(compute_S, self.initial, *center)
         return value_S, np.minimum(low_S, value_S), np.maximum(high_S, value_S)
 
@@ -75,7 +75,7 @@ def fit_sigmoid(
         drawn_S = residuals_S[(starts[:, None] + np.arange(length)).ravel()[:points]]
         refits.append(_fit(compute_S, fitted_S + drawn_S, initial, ceiling, [best]))
     refits_B3 = np.stack(refits)
-    low, high = np.quantile(refits_B3, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(refits_B3, TAILS, axis=0)
     asymptote, steepness, midpoint = (
         Estimate(value, min(value, a), max(value, b)) for value, a, b in np.stack([best, low, high], 1).tolist()
     )

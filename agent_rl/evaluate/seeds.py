@@ -12,9 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_rl.evaluate.statistics import LEVEL, Estimate, normal_critical, t_critical
+from agent_rl.evaluate.statistics import RESAMPLES, TAILS, Estimate, normal_critical, t_critical
 
-RESAMPLES = 4000
 Scores = NDArray[np.float64]
 
 
@@ -37,7 +36,7 @@ def stratified(scores_RN: Scores, seed: int = 0) -> Estimate:
     value = interquartile_mean(scores_RN)
     means_B = _resampled(scores_RN, seed)
     wider = math.sqrt(runs / (runs - 1)) * t_critical(runs - 1) / normal_critical()
-    low, high = (value + wider * (float(np.quantile(means_B, at)) - value) for at in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    low, high = (value + wider * (float(np.quantile(means_B, at)) - value) for at in TAILS)
     return Estimate(value, min(low, value), max(high, value))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 from rich.table import Table
@@ -24,6 +24,8 @@ Verdict: TypeAlias = Literal["kept", "too hard", "too easy", "not measured"]
 
 class SelectConfig(EvalConfig):
     """Keep the tasks that an agent solves sometimes, and write them to a file for `--task-file`."""
+
+    free: ClassVar[tuple[str, ...]] = (*EvalConfig.free, "min_pass_rate", "max_pass_rate", "output")
 
     split: str = Field(default="train", description="Which tasks of the environment.")
     samples: int = Field(default=8, ge=1, description="Attempts at each task.")

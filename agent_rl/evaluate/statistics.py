@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 RESAMPLES = 4000
 
 Values: TypeAlias = NDArray[np.float64]
@@ -166,7 +167,7 @@ def _require(values_N: Values) -> None:
 
 def normal_critical() -> float:
     """The z with P(|Z| < z) = 95%."""
-    return NormalDist().inv_cdf((1 + LEVEL) / 2)
+    return NormalDist().inv_cdf(TAILS[1])
 
 
 @functools.cache
@@ -174,4 +175,4 @@ def t_critical(dof: int) -> float:
     """The t with P(|T| < t) = 95% for `dof` >= 1 degrees of freedom."""
     from scipy.special import stdtrit  # a second to import, which few commands need
 
-    return float(stdtrit(dof, (1 + LEVEL) / 2))
+    return float(stdtrit(dof, TAILS[1]))

@@ -40,6 +40,7 @@ def docker_daemon(folder: Path):
     finally:
         daemon.terminate()
         daemon.wait(30)
+        subprocess.run(["umount", f"{folder}/data"], check=False, capture_output=True)  # a mount that daemons leave
 
 
 def _wait_for(path: Path, daemon: subprocess.Popen, log: Path) -> None:

@@ -32,7 +32,8 @@ async def test_fork_bomb(opened):
         assert result.timed_out or result.exit_code != 0
         assert time.monotonic() - started < 8
         assert (await sandbox.exec("echo alive")).stdout == b"alive\n"
-        assert int((await sandbox.exec("ps ax | wc -l")).stdout) < 300
+        # `process` sees the whole machine: only what the bomb left is counted, and not the one who counts.
+        assert int((await sandbox.exec("ps ax | grep -c '[b]omb() {'")).stdout) <= 40
 
 
 async def test_memory_bomb(opened):

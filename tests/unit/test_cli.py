@@ -355,6 +355,16 @@ def test_ctrl_c_ends_a_running_recipe_with_130(tmp_path: Path):
     assert (process.returncode, err) == (130, "")
 
 
+@pytest.mark.parametrize("argv", [["env", "list"], ["eval", "--help"]])
+def test_a_reader_who_goes_is_no_bug(argv: list[str]):
+    code = f"import sys; from agent_rl.cli import main; sys.exit(main({argv}))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(240)) == (b"", 1)
+
+
 def test_the_users_project_is_importable(tmp_path: Path):
     (tmp_path / "my_project.py").write_text("NAME = 'mine'\n")
     code = "from agent_rl import cli\ndef f():\n    import my_project\nraise SystemExit(cli._guarded(f))"

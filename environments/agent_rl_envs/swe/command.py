@@ -23,7 +23,6 @@ from agent_rl.progress import counting_progress
 from agent_rl.rows import RowsConfig, read_rows
 from agent_rl.sandbox import SandboxConfig, open_sandbox
 from agent_rl.seeding import derive_seed
-from agent_rl_envs.swe.cache import PREPARED, root_for
 from agent_rl_envs.swe.commands import git, run
 from agent_rl_envs.swe.factory.make import Tried, Workshop
 from agent_rl_envs.swe.factory.survey import Survey, clean_problem, survey
@@ -31,7 +30,7 @@ from agent_rl_envs.swe.formats import Format, problem_of, to_row
 from agent_rl_envs.swe.judge import Judge
 from agent_rl_envs.swe.packages import check_testable
 from agent_rl_envs.swe.problems import Problem, Source
-from agent_rl_envs.swe.repositories import Repositories
+from agent_rl_envs.swe.repositories import PREPARED, Repositories, root_for
 
 _DENOMINATOR = 1000
 

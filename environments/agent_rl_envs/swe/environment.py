@@ -24,7 +24,6 @@ from agent_rl.sandbox import SandboxConfig
 from agent_rl.tool import ToolEnvironment, share
 from agent_rl.types import Message, Step, StepInfo, Task, ToolCall
 from agent_rl_envs.swe.bench import Bench, open_bench
-from agent_rl_envs.swe.cache import root_for
 from agent_rl_envs.swe.cheating import cheating_commands
 from agent_rl_envs.swe.formats import Format, problem_of
 from agent_rl_envs.swe.generator import make_problems
@@ -32,8 +31,8 @@ from agent_rl_envs.swe.guidance import Hint, guidance
 from agent_rl_envs.swe.judge import NOTHING, Verdict, collect_changes, counted
 from agent_rl_envs.swe.patches import similarity
 from agent_rl_envs.swe.problems import Problem, from_data, to_data
-from agent_rl_envs.swe.repositories import Repository, patch_of
-from agent_rl_envs.swe.workbench import Workbench
+from agent_rl_envs.swe.repositories import Repository, patch_of, root_for
+from agent_rl_envs.workbench import Workbench
 
 TERMS = ("resolved", "fail_to_pass", "pass_to_pass", "patch_similarity", "submitted")
 _END_OF_PATCH = "END_OF_PATCH"

@@ -22,7 +22,7 @@ from typing import Any
 from agent_rl.concurrency import in_thread
 from agent_rl.errors import EnvironmentFailure, UserError
 from agent_rl.sandbox import SandboxConfig, open_sandbox
-from agent_rl_envs.swe.cache import Cache, key_of
+from agent_rl_envs.cache import Cache, key_of, user_root
 from agent_rl_envs.swe.commands import apply, commit_all
 from agent_rl_envs.swe.inside import collect
 from agent_rl_envs.swe.packages import make_environment, python_paths
@@ -33,6 +33,7 @@ from agent_rl_sandboxes.supervised import find_python
 
 _IMAGE_PYTHONS = ("/opt/miniconda3/envs/testbed/bin/python", "{folder}/.venv/bin/python", "/usr/bin/python3")
 _LONGEST_TREE = 2**30
+PREPARED = "prepared"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -231,3 +232,11 @@ def patch_of(changes: Changes, repository: Repository) -> str:
             continue
         diffs.append(unified_diff(path, old, new))
     return "".join(diffs)
+
+
+def root_for(rows: str) -> Path:
+    """Where the repositories of rows are prepared, if nobody says where: beside those of the factory's own folders."""
+    for folder in (Path(rows), Path(rows).parent) if rows else ():
+        if (folder / PREPARED).is_dir():
+            return (folder / PREPARED).absolute()
+    return user_root("swe")

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from agent_rl.errors import UserError
-from agent_rl_envs.swe.cache import Cache, key_of
+from agent_rl_envs.cache import Cache, key_of
 from agent_rl_envs.swe.commands import git, run
 from agent_rl_envs.swe.problems import Source
 

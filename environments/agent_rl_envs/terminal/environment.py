@@ -24,7 +24,6 @@ from agent_rl.rewards import Weights, check_weights, weighted
 from agent_rl.sandbox import SandboxConfig, open_sandbox
 from agent_rl.tool import ToolEnvironment, share
 from agent_rl.types import Message, Step, StepInfo, Task, ToolCall
-from agent_rl_envs.swe.workbench import Workbench
 from agent_rl_envs.terminal.bench import Bench, open_bench
 from agent_rl_envs.terminal.cheating import cheating_commands
 from agent_rl_envs.terminal.checking import Verdict
@@ -33,6 +32,7 @@ from agent_rl_envs.terminal.made.make import Made, find_made, make_tasks, write_
 from agent_rl_envs.terminal.problems import Problem, Script
 from agent_rl_envs.terminal.worlds.prepared import Limits, cache_root, is_docker
 from agent_rl_envs.terminal.worlds.refusals import why_not_docker, why_not_local
+from agent_rl_envs.workbench import Workbench
 
 TERMS = ("solved", "reward", "tests", "submitted")
 _OF_CHECKER = "checker."

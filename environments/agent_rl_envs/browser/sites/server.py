@@ -26,14 +26,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Host, Route, Router
 
 from agent_rl.web import listen, serving
+from agent_rl_envs.browser.sites import EPISODE_HEADER, SECRET_HEADER
 from agent_rl_envs.browser.sites.apps import APPS
 from agent_rl_envs.browser.sites.database import Database
 from agent_rl_envs.browser.sites.visit import App, Handler, Refused, Visit
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
-EPISODE_HEADER = "x-agent-rl-episode"
-SECRET_HEADER = "x-agent-rl-secret"  # the header's name
 _LONGEST_FORM = 200_000
 _KINDS = {"css": "text/css", "js": "text/javascript"}
 

@@ -22,6 +22,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from agent_rl.concurrency import shielded
 from agent_rl.errors import EnvironmentFailure, UserError
+from agent_rl_envs.browser.sites import EPISODE_HEADER, SECRET_HEADER
 from agent_rl_tools.browser import Route
 
 APP_NAMES = ("shop", "forum", "mail", "admin", "forms", "calendar")
@@ -49,7 +50,7 @@ class _Server:
 
     def __init__(self, process: anyio.abc.Process, port: int, secret: str) -> None:
         self.process, self.port = process, port
-        headers = {"x-agent-rl-secret": secret}
+        headers = {SECRET_HEADER: secret}
         base = f"http://127.0.0.1:{port}/episodes/"
         self.client = httpx.AsyncClient(base_url=base, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
 
@@ -118,7 +119,7 @@ class OpenSites:
     @property
     def routes(self) -> Mapping[str, Route]:
         """For the episode's proxy."""
-        route = Route(self._server.port, {"x-agent-rl-episode": self._name})
+        route = Route(self._server.port, {EPISODE_HEADER: self._name})
         return {f"{name}.test": route for name in APP_NAMES}
 
     @property

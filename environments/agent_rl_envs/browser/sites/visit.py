@@ -13,15 +13,16 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy import Select, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from agent_rl_envs.browser.sites.database import Profile, Record
 from agent_rl_envs.browser.sites.formats import is_day, money
 
 R = TypeVar("R", bound=Record)
 PER_PAGE = 10
+_SUGGESTIONS = 5
 _LONGEST = 500
 _LARGEST_ID = 2**31
 _SEE_OTHER = 303
@@ -147,6 +148,13 @@ class Visit:
     def count(self, query: Select[Any]) -> int:
         """How many rows a query has."""
         return self.db.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
+
+    def suggestions(self, shown: InstrumentedAttribute[str], *also: InstrumentedAttribute[str]) -> Response:
+        """The first values of `shown` that hold what is typed (`q`), there or in one of the columns `also`."""
+        typed = self.asked("q")
+        matches = or_(*(column.icontains(typed, autoescape=True) for column in (shown, *also)))
+        query = select(shown).where(matches).order_by(*also, shown).limit(_SUGGESTIONS)
+        return JSONResponse(list(self.db.scalars(query)) if typed else [])
 
     def page(self, query: Select[R], size: int = PER_PAGE) -> Page:
         """The part of a list that the address asks for."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent_rl.errors import not_found
 from agent_rl.seeding import derive_seed, stream
-from agent_rl_envs.swe.cache import Cache, key_of
+from agent_rl_envs.cache import Cache, key_of
 from agent_rl_envs.terminal.made import check
 from agent_rl_envs.terminal.made.draft import HOME, Dice, Draft
 from agent_rl_envs.terminal.made.templates import NEEDS, TEMPLATES

@@ -15,7 +15,7 @@ import anyio
 from agent_rl.concurrency import in_thread
 from agent_rl.errors import UserError
 from agent_rl.sandbox import SandboxConfig
-from agent_rl_envs.swe.cache import Cache, key_of
+from agent_rl_envs.cache import Cache, key_of, user_root
 from agent_rl_envs.terminal.problems import Problem, World
 from agent_rl_envs.terminal.worlds.dockerfile import read_dockerfile
 from agent_rl_envs.terminal.worlds.local import build_root, unpack_root
@@ -122,9 +122,5 @@ def digest_of(folder: Path) -> str:
 
 
 def cache_root(chosen: Path | None) -> Path:
-    """The folder of all that is prepared. Sandboxes that root starts run as other users, who cannot enter its home."""
-    if chosen is not None:
-        return chosen.absolute()
-    if os.getuid() == 0:
-        return Path("/var/cache/agent-rl/terminal")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-rl" / "terminal"
+    """The folder of all that is prepared."""
+    return chosen.absolute() if chosen is not None else user_root("terminal")

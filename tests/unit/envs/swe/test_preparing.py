@@ -13,12 +13,12 @@ import pytest
 
 from agent_rl.errors import EnvironmentFailure, UserError
 from agent_rl.sandbox import SandboxConfig
-from agent_rl_envs.swe.cache import Cache, key_of, root_for
+from agent_rl_envs.cache import Cache, key_of
 from agent_rl_envs.swe.command import source_of
 from agent_rl_envs.swe.commands import commit_all, git, run
 from agent_rl_envs.swe.packages import declared_test_requirements, python_paths
 from agent_rl_envs.swe.problems import Problem, Source
-from agent_rl_envs.swe.repositories import Repositories, Repository, Runtime
+from agent_rl_envs.swe.repositories import Repositories, Repository, Runtime, root_for
 from agent_rl_envs.swe.sources import fetch
 
 
@@ -58,7 +58,7 @@ def test_what_failed_half_way_is_not_there_and_is_made_anew(tmp_path: Path):
 def test_kill_9_in_the_middle_leaves_nothing_half_made(tmp_path: Path):
     program = (
         "import pathlib, sys, time\n"
-        "from agent_rl_envs.swe.cache import Cache\n"
+        "from agent_rl_envs.cache import Cache\n"
         "def make(part):\n (part / 'half').touch(); print('half', flush=True); time.sleep(60)\n"
         f"Cache(pathlib.Path({str(tmp_path)!r}), 10.0).moved('trees', 'k', make)\n"
     )

@@ -6,7 +6,7 @@ import calendar as months
 import re
 
 from sqlalchemy import delete, select
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from agent_rl_envs.browser.sites.calendar.days import Occurrence, free_starts, occurrences
 from agent_rl_envs.browser.sites.calendar.records import Event, Guest, Invitation, Skip
@@ -135,9 +135,7 @@ def add_event(visit: Visit) -> Response:
 @calendar.get("/suggest")
 def suggest(visit: Visit) -> Response:
     """Addresses of whom is typed."""
-    typed = visit.asked("q")
-    query = select(Contact).where(Contact.email.icontains(typed, autoescape=True)).order_by(Contact.email).limit(5)
-    return JSONResponse([contact.email for contact in visit.all(query)] if typed else [])
+    return visit.suggestions(Contact.email)
 
 
 @calendar.get("/event/{id:int}")

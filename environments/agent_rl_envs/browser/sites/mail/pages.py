@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import or_, select
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from agent_rl_envs.browser.sites.mail.records import FOLDERS, LABELS, Contact, Mail
 from agent_rl_envs.browser.sites.visit import App, Refused, Visit
@@ -178,10 +178,7 @@ def _prefixed(prefix: str, subject: str) -> str:
 @mail.get("/suggest")
 def suggest(visit: Visit) -> Response:
     """Addresses of whom is typed."""
-    typed = visit.asked("q")
-    matches = or_(Contact.name.icontains(typed, autoescape=True), Contact.email.icontains(typed, autoescape=True))
-    found = visit.all(select(Contact).where(matches).order_by(Contact.name).limit(5)) if typed else []
-    return JSONResponse([contact.email for contact in found])
+    return visit.suggestions(Contact.email, Contact.name)
 
 
 def _show_contacts(visit: Visit) -> Response:

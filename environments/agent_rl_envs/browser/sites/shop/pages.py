@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sqlalchemy import delete, select
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from agent_rl_envs.browser.sites.shop.population import CATEGORIES, REASONS, SHIPPING, total
 from agent_rl_envs.browser.sites.shop.records import Address, CartLine, Coupon, Order, OrderLine, Product, Return
@@ -45,9 +45,7 @@ def catalogue(visit: Visit) -> Response:
 @shop.get("/suggest")
 def suggest(visit: Visit) -> Response:
     """Names that what is typed may become."""
-    typed = visit.asked("q")
-    query = select(Product).where(Product.name.icontains(typed, autoescape=True)).order_by(Product.name).limit(5)
-    return JSONResponse([product.name for product in visit.all(query)] if typed else [])
+    return visit.suggestions(Product.name)
 
 
 @shop.get("/product/{id:int}")

@@ -1,6 +1,6 @@
 """A folder of things that are made once: locked while they are made, whole when they are there, whoever was killed.
 
-Knows nothing of repositories. Several processes may share one.
+Knows nothing of what they are. Several processes may share one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from agent_rl.errors import EnvironmentFailure
 
 _LOOK_S = 0.02
 _READY = ".ready"
-PREPARED = "prepared"
 
 
 def key_of(*parts: str) -> str:
@@ -77,14 +76,11 @@ class Cache:
             yield
 
 
-def root_for(rows: str) -> Path:
-    """Where the repositories of rows are prepared, if nobody says where: beside those of the factory's own folders.
+def user_root(name: str) -> Path:
+    """Where this user's things of a name are kept, if nobody says where.
 
     Sandboxes that root starts run as other users, who cannot look into root's home.
     """
-    for folder in (Path(rows), Path(rows).parent) if rows else ():
-        if (folder / PREPARED).is_dir():
-            return (folder / PREPARED).absolute()
     if os.getuid() == 0:
-        return Path("/var/cache/agent-rl/swe")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-rl" / "swe"
+        return Path("/var/cache/agent-rl") / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agent-rl" / name

@@ -1,4 +1,4 @@
-"""The tools of an agent that works on a repository: a shell, files, search and `submit`, within what it may read."""
+"""The tools of an agent that works in a sandbox: a shell, files, search and `submit`, within what it may read."""
 
 from __future__ import annotations
 

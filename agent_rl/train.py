@@ -50,6 +50,7 @@ from agent_rl.store.metrics import MetricsLogger
 from agent_rl.store.run_folder import STORE
 from agent_rl.tool.cache import ToolCache
 from agent_rl.tool.services import ToolServices, tool_services
+from agent_rl.trackers import TrackedRun
 from agent_rl.train_config import TrainConfig
 from agent_rl.types import Group, SamplingParams, Task
 from agent_rl.valuation import Surroundings, Valuation, open_valuation
@@ -137,12 +138,7 @@ async def train(
     with (
         ExitStack() as extras,
         Journal(run_dir / STORE) as journal,
-        MetricsLogger(
-            run_dir,
-            resume_step=progress.step,
-            wandb_project=config.wandb_project,
-            config=config.model_dump(mode="json"),
-        ) as logger,
+        MetricsLogger(TrackedRun(run_dir, progress.step, config.model_dump(mode="json")), config.trackers) as logger,
     ):
         journal.rewind(progress.step)
         around = Surroundings(model, learner, journal.path, seen_by_credit, steps=config.steps, seed=config.seed)

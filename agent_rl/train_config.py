@@ -19,6 +19,7 @@ from agent_rl.learner.utterance_critic import UtteranceCriticConfig
 from agent_rl.rollout.context import ContextConfig
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.tool.config import ToolsConfig
+from agent_rl.trackers.config import TrackersConfig
 
 
 class TrainConfig(Config):
@@ -88,8 +89,8 @@ class TrainConfig(Config):
         default=False,
         description="Send a span of each episode to where the OTEL_* variables say (needs the extra otel).",
     )
-    wandb_project: str | None = Field(
-        default=None, description="Log to this Weights & Biases project (needs the extra wandb)."
+    trackers: TrackersConfig = Field(
+        default_factory=TrackersConfig, description="Where metrics go besides metrics.jsonl."
     )
     seed: int = Field(default=0, ge=0, description="Key of every random stream of the run.")
 

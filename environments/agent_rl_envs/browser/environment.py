@@ -93,7 +93,7 @@ class BrowserEnvironment(ToolEnvironment):
 
     def __init__(self, config: BrowserEnvConfig = _DEFAULTS) -> None:
         self._config = config
-        self._actions_offered = frozenset(_names(config.actions) or ACTIONS)
+        self._offered = frozenset(f"browser_{action}" for action in _names(config.actions) or ACTIONS)
         self._assignment: Assignment | None = None
         self._browser: BrowserTools | None = None
         self._instruction = ""
@@ -110,8 +110,7 @@ class BrowserEnvironment(ToolEnvironment):
     @property
     def tools(self) -> Sequence[Tool]:
         """Those of the browser's tools that are offered."""
-        offered = {f"browser_{action}" for action in self._actions_offered}
-        return tuple([tool for tool in super().tools if tool.name in offered])
+        return tuple([tool for tool in super().tools if tool.name in self._offered])
 
     async def reset(self, task: Task, seed: int) -> Sequence[Message]:
         """The instruction and the first page."""
@@ -172,7 +171,7 @@ class BrowserEnvironment(ToolEnvironment):
         """Something to click, type or choose; with less `noise`, often the oracle's action."""
         if self._config.noise < 1 and rng.random() >= self._config.noise:
             return self.oracle_action()
-        return random_move(self._tabs.view, self._instruction, rng, {tool.name for tool in self.tools})
+        return random_move(self._tabs.view, self._instruction, rng, self._offered)
 
     def cheats(self) -> Mapping[str, Sequence[Message]]:
         """To say that all is done, and the source's."""
@@ -230,7 +229,7 @@ class BrowserEnvironment(ToolEnvironment):
         return True
 
     def _system_prompt(self) -> str:
-        ending = "call browser_stop, with the answer if one was asked for" if "stop" in self._actions_offered else ""
+        ending = "call browser_stop, with the answer if one was asked for" if "browser_stop" in self._offered else ""
         ending = ending or "reply without a tool call: with the answer if one was asked for"
         return f"You use a web browser. Do what the user asks with the tools. When it is done, {ending}."
 

@@ -1,12 +1,16 @@
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
-from agent_rl.errors import ConfigError
 from agent_rl.store.metrics import MetricsLogger
+from agent_rl.trackers import TrackedRun
+from agent_rl.trackers.config import TrackersConfig
+
+
+def opened(run_dir, resume_step=-1):
+    return MetricsLogger(TrackedRun(run_dir, resume_step), TrackersConfig())
 
 
 def lines(run_dir):
@@ -22,7 +26,7 @@ def scalars(run_dir):
 
 
 def test_each_step_is_one_flushed_line(tmp_path):
-    with MetricsLogger(tmp_path) as logger:
+    with opened(tmp_path) as logger:
         logger.log(0, {"reward/mean": 0.25})
         logger.log(1, {"reward/mean": 0.5, "loss": 2})
         found = lines(tmp_path)
@@ -32,26 +36,26 @@ def test_each_step_is_one_flushed_line(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_value_that_is_not_finite_is_null_in_strict_json(tmp_path, value):
-    with MetricsLogger(tmp_path) as logger:
+    with opened(tmp_path) as logger:
         logger.log(0, {"ratio": value})
     text = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["ratio"] is None
 
 
 def test_tensorboard_reads_the_scalars(tmp_path):
-    with MetricsLogger(tmp_path) as logger:
+    with opened(tmp_path) as logger:
         for step in range(3):
             logger.log(step, {"reward/mean": step / 4})
     assert scalars(tmp_path) == {"reward/mean": [(0, 0.0), (1, 0.25), (2, 0.5)]}
 
 
 def test_a_resumed_run_has_every_step_once(tmp_path):
-    with MetricsLogger(tmp_path) as logger:
+    with opened(tmp_path) as logger:
         for step in range(1, 8):
             logger.log(step, {"reward/mean": 0.0})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "reward/me')  # what a crash leaves
-    with MetricsLogger(tmp_path, resume_step=4) as logger:
+    with opened(tmp_path, resume_step=4) as logger:
         for step in range(5, 9):
             logger.log(step, {"reward/mean": 1.0})
     assert [(line["step"], line["reward/mean"]) for line in lines(tmp_path)] == [
@@ -62,47 +66,19 @@ def test_a_resumed_run_has_every_step_once(tmp_path):
 
 
 def test_a_new_run_starts_from_an_empty_file(tmp_path):
-    with MetricsLogger(tmp_path) as logger:
+    with opened(tmp_path) as logger:
         logger.log(0, {"reward/mean": 0.0})
-    MetricsLogger(tmp_path).close()
+    opened(tmp_path).close()
     assert lines(tmp_path) == []
 
 
 @pytest.mark.parametrize("step", [3, 2, 1])
 def test_a_step_is_logged_once_and_in_order(tmp_path, step):
-    with MetricsLogger(tmp_path, resume_step=2) as logger:
+    with opened(tmp_path, resume_step=2) as logger:
         logger.log(3, {"reward/mean": 0.0})
         with pytest.raises(ValueError, match=f"step {step} is logged after step 3"):
             logger.log(step, {"reward/mean": 0.0})
     assert len(lines(tmp_path)) == 1
-
-
-def test_wandb_that_is_missing_is_one_clear_sentence(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match=r"pip install 'agent-rl\[wandb\]'"):
-        MetricsLogger(tmp_path, wandb_project="demo")
-
-
-def test_wandb_gets_every_step_of_one_run_across_a_resume(tmp_path, monkeypatch):
-    inits, logged, finished = [], [], []
-
-    def init(**options):
-        inits.append(options)
-        return SimpleNamespace(
-            log=lambda metrics, step: logged.append((step, metrics)), finish=lambda: finished.append(True)
-        )
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    with MetricsLogger(tmp_path, wandb_project="demo", config={"lr": 0.1}) as logger:
-        logger.log(1, {"loss": 0.5})
-    with MetricsLogger(tmp_path, wandb_project="demo", resume_step=1) as logger:
-        logger.log(2, {"loss": 0.25})
-    assert logged == [(1, {"loss": 0.5}), (2, {"loss": 0.25})]
-    assert len(finished) == 2
-    assert inits[0]["project"] == "demo"
-    assert inits[0]["config"] == {"lr": 0.1}
-    assert inits[0]["id"] == inits[1]["id"]
-    assert inits[1]["resume"] == "allow"
 
 
 def test_the_store_does_not_import_torch(tmp_path):
@@ -110,7 +86,9 @@ def test_the_store_does_not_import_torch(tmp_path):
         "import sys; from pathlib import Path;"
         "import agent_rl.store.checkpoint, agent_rl.store.journal, agent_rl.store.records;"
         "from agent_rl.store.metrics import MetricsLogger;"
-        f"logger = MetricsLogger(Path({str(tmp_path)!r})); logger.log(0, {{'a': 1.0}}); logger.close();"
+        "from agent_rl.trackers import TrackedRun; from agent_rl.trackers.config import TrackersConfig;"
+        f"logger = MetricsLogger(TrackedRun(Path({str(tmp_path)!r})), TrackersConfig());"
+        "logger.log(0, {'a': 1.0}); logger.close();"
         "assert not {'torch', 'tensorflow', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

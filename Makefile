@@ -16,10 +16,11 @@ VLLM_VENV := .venv-vllm
 VLLM_INSTALL := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(VLLM_VENV)/bin/uv pip install --quiet --compile-bytecode \
 	--python $(VLLM_VENV)/bin/python --override tests/vllm/overrides.txt --requirements tests/vllm/requirements.txt
 
-.PHONY: help quickstart test test-vllm check clean
+.PHONY: help quickstart results test test-vllm check clean
 
 help:
 	@echo "make quickstart   train a small agent on this machine, in minutes"
+	@echo "make results      run again what docs/results.md publishes, for hours"
 	@echo "make test         lint, types, import contracts and the whole test suite"
 	@echo "make test-vllm    the vLLM engine against a real vLLM on the CPU, in an environment of its own"
 	@echo "make check        only lint, types and import contracts"
@@ -27,6 +28,9 @@ help:
 
 quickstart: $(VENV)/.installed
 	$(BIN)/agent-rl train quickstart $(OPTIONS)
+
+results: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/results.py $(OPTIONS)
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 $(OPTIONS)

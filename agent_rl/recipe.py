@@ -48,7 +48,7 @@ OpenProgram: TypeAlias = "Callable[[], AbstractAsyncContextManager[Program]]"
 Curriculum: TypeAlias = Callable[[TaskSampler], TaskSampler]
 """Makes another order, or other versions, of the tasks of training."""
 
-_FREE = ("run_dir", "resume", "steps")  # what may differ when a run is resumed
+_FREE = ("run_dir", "resume", "steps", "trackers", "opentelemetry")  # what may differ when a run is resumed
 
 
 class RecipeConfig(TrainConfig):

@@ -46,7 +46,7 @@ class WarmStartConfig(Config):
 
     demonstrations: int = Field(default=1500, ge=1, description="Episodes of the demonstrator.")
     batch_rows: int = Field(default=16, ge=1, description="Demonstrations in one optimizer step.")
-    max_steps: int = Field(default=600, ge=1, description="Optimizer steps after which imitation has failed.")
+    max_steps: int = Field(default=1200, ge=1, description="Optimizer steps after which imitation has failed.")
     last_steps: int = Field(default=150, ge=0, description="Steps in which the learning rate falls to 0, at the end.")
     check_every: int = Field(default=50, ge=1, description="Steps between looks at the policy's behaviour.")
     check_episodes: int = Field(default=128, ge=1, description="Episodes in one look.")

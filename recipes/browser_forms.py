@@ -31,7 +31,10 @@ from agent_rl_envs.browser.curriculum import linear, more_actions
 from agent_rl_envs.browser.miniwob.pages import typed_names
 from agent_rl_tools.browser import BrowserConfig, ViewConfig
 
-VOCABULARY = "ONE TWO 1st 2nd 3rd button textbox focused click type ref text Submit".split()
+VOCABULARY = (
+    *"ONE TWO 1st 2nd 3rd button textbox focused ref text Submit browser_click browser_type".split(),
+    *(f"e{number}" for number in range(1, 10)),
+)
 
 
 class Config(recipe.RecipeConfig):
@@ -57,10 +60,12 @@ class Config(recipe.RecipeConfig):
     curriculum_steps: int = Field(default=20, ge=1, description="Training steps in which the horizon grows.")
     warm_start: WarmStartConfig = Field(
         default=WarmStartConfig(
-            demonstrations=400,
+            demonstrations=1500,
+            batch_rows=32,
+            check_every=100,
             check_episodes=48,
             max_implausible=0.1,
-            learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95)),
+            learner=LearnerConfig(learning_rate=3e-3, warmup_steps=50, betas=(0.9, 0.95)),
         ),
         description="Imitation of an agent that acts at random, from which the tiny model starts.",
     )

@@ -40,10 +40,11 @@ def complaint_of(run_dir: Path) -> str:
     except UserError as error:
         return str(error)
     except BaseExceptionGroup as group:
-        found, rest = group.split(UserError)
-        assert found is not None
-        assert rest is None, rest
-        return str(found.exceptions[0])
+        leaf: BaseException = group
+        while isinstance(leaf, BaseExceptionGroup):
+            (leaf,) = leaf.exceptions
+        assert isinstance(leaf, UserError), leaf
+        return str(leaf)
     return "there was room"
 
 

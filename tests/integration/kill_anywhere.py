@@ -5,12 +5,13 @@
 Everything is imported once; each life is a forked child, before any thread is started. A child is killed by its parent
 after a random time, or kills itself at a random one of its audit events (opens, renames, removals, connections). When
 a life reaches its end before it is killed, its run is compared with the undisturbed one and the next run begins. Prints
-a line of JSON for each run: how often it was killed, and what differs.
+a line of JSON for each run: how far it was at each death, and what differs in the end.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -26,12 +27,15 @@ from typing import Any
 
 import anyio
 import torch
+from sqlalchemy import func, select
 from train_parity import parity_config, train_parity
 
+from agent_rl.errors import UserError
 from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.evaluate.harness import run as run_evaluation
 from agent_rl.registry import environment_spec
 from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.store import schema
 from agent_rl.store.checkpoint import list_checkpoints
 from agent_rl.store.metrics import JSONL
 from agent_rl.store.opening import open_journal
@@ -40,14 +44,12 @@ WATCHED = ("open", "os.", "shutil.", "sqlite3.")
 TRAINING = parity_config(
     steps=4,
     group_size=2,
-    checkpoint_every=2,
+    checkpoint_every=1,
     max_concurrent_episodes=1,  # always one row in a batch: deterministic, and cheaper than many that are
     deterministic=False,
     limits=RolloutLimits(max_turns=3, max_response_tokens=4, max_context_tokens=96),
 )
 EVALUATION: dict[str, Any] = {"environment": "guess_number", "agent": "random", "tasks": 60, "samples": 2}
-LONGEST_LIFE = 0.6
-"""Of an undisturbed one: short lives, so that most of them end before their run does."""
 
 
 # --- the two kinds of run ---
@@ -103,6 +105,17 @@ def _digest(plain: object, *arrays: Any) -> str:
     for array in arrays:
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def progress(run_dir: Path) -> float:
+    """The share of the run's groups that are stored."""
+    try:
+        with open_journal(run_dir) as journal:
+            [(groups,)] = journal.rows(select(func.count()).select_from(schema.groups))
+    except UserError:  # it died before it had a store
+        return 0.0
+    training = not (run_dir / "config.json").is_file()
+    return groups / (TRAINING.steps * TRAINING.groups_per_batch if training else EVALUATION["tasks"])
 
 
 # --- lives ---
@@ -167,23 +180,25 @@ def main(kind: str, folder: Path, kills: int, seed: int) -> None:
     expected = what_happened(folder / "whole")
     killed = number = 0
     while killed < kills:
-        run_dir, times = folder / f"run-{number}", 0
+        run_dir, deaths = folder / f"run-{number}", []
         while True:
             by_event = rng.random() < 0.5
-            at = LONGEST_LIFE * rng.random() * (events if by_event else life_s)
-            last = killed + times >= kills
+            at = rng.random() * (events if by_event else life_s)
+            last = killed + len(deaths) >= kills
             pid = live(body, run_dir, die_at_event=1 + int(at) if by_event and not last else 0)
             if ended(pid, None if by_event or last else at):
                 break
-            times += 1
+            deaths.append(progress(run_dir))
         found = what_happened(run_dir)
         differs = sorted(name for name in expected if found[name] != expected[name])
-        print(json.dumps({"killed": times, "differs": differs}), flush=True)  # noqa: T201
-        killed, number = killed + times, number + 1
+        print(json.dumps({"deaths": deaths, "differs": differs}), flush=True)  # noqa: T201
+        killed, number = killed + len(deaths), number + 1
         shutil.rmtree(run_dir)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     environment_spec(EVALUATION["environment"])  # imports it
+    gc.collect()
+    gc.freeze()  # or each life would look through all of torch
     main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -28,4 +28,6 @@ def test_a_run_that_is_killed_anywhere_equals_the_undisturbed_one(kind: str) -> 
     assert done.returncode == 0, done.stderr[-3000:]
     runs = [json.loads(line) for line in done.stdout.splitlines()]
     assert [run["differs"] for run in runs] == [[]] * len(runs)
-    assert sum(run["killed"] for run in runs) == KILLS
+    deaths = [death for run in runs for death in run["deaths"]]
+    assert len(deaths) == KILLS
+    assert len({round(4 * death) for death in deaths}) >= 4, "they died early and late"

@@ -95,6 +95,7 @@ def test_a_second_evaluation_of_a_folder_exits_with_2(tmp_path: Path, capsys: py
     with owner:
         assert owner.stdout.readline() == "owned\n"
         before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+        capsys.readouterr()
         assert cli.main([*command, "--resume"]) == 2
         error = capsys.readouterr().err
         assert f"is in use by process {owner.pid} on" in error

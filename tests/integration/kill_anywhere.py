@@ -49,7 +49,7 @@ TRAINING = parity_config(
     deterministic=False,
     limits=RolloutLimits(max_turns=3, max_response_tokens=4, max_context_tokens=96),
 )
-EVALUATION: dict[str, Any] = {"environment": "guess_number", "agent": "random", "tasks": 60, "samples": 2}
+EVALUATION: dict[str, Any] = {"environment": "guess_number", "agent": "random", "tasks": 40, "concurrency": 2}
 
 
 # --- the two kinds of run ---

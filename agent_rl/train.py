@@ -147,9 +147,7 @@ async def train(
             progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
         tracked = TrackedRun(run_dir, progress.step, config.model_dump(mode="json"))
         logger = extras.enter_context(MetricsLogger(tracked, config.trackers))
-        journal.rewind(progress.step)
-        journal.set_aside_damaged(run_dir)
-        journal.index_checkpoints(list_checkpoints(run_dir))
+        _resume(journal, run_dir, progress)
         open_own = functools.partial(open_journal, run_dir, store=config.store, timeout_s=config.store_timeout_s)
         around = Surroundings(model, learner, open_own, seen_by_credit, steps=config.steps, seed=config.seed)
         critic = extras.enter_context(open_valuation(kind, config.critic, config.utterance_critic, around))
@@ -176,6 +174,13 @@ async def train(
             with _lasting():
                 await run.go(engine, codec, environment, task_at, lent)
         return run.progress
+
+
+def _resume(journal: Journal, run_dir: Path, progress: Progress) -> None:
+    """Make the journal agree with the checkpoint that the run goes on from."""
+    journal.rewind(progress.step)
+    journal.set_aside_damaged(run_dir)
+    journal.index_checkpoints(list_checkpoints(run_dir))
 
 
 def _make_learner(

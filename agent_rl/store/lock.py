@@ -30,10 +30,10 @@ def owned(run_dir: Path) -> Generator[None]:
     try:
         yield
     finally:
-        descriptor, times = _held.pop(folder)
-        if times > 1:
+        descriptor, times = _held.pop(folder, (None, 0))  # nothing in a child that was forked within the block
+        if times > 1 and descriptor is not None:
             _held[folder] = descriptor, times - 1
-        else:
+        elif descriptor is not None:
             os.close(descriptor)
 
 

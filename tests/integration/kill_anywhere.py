@@ -3,7 +3,7 @@
     python kill_anywhere.py train|evaluate FOLDER KILLS SEED
 
 Everything is imported once; each life is a forked child, before any thread is started. A child is killed by its parent
-after a random time, or kills itself at a random one of its audit events (opens, renames, removals, connections). When
+after a random time, or kills itself at a random one of its events (opens, renames, removals; beginnings and ends of transactions). When
 a life reaches its end before it is killed, its run is compared with the undisturbed one and the next run begins. Prints
 a line of JSON for each run: how far it was at each death, and what differs in the end.
 """
@@ -37,10 +37,11 @@ from agent_rl.registry import environment_spec
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store import schema
 from agent_rl.store.checkpoint import list_checkpoints
+from agent_rl.store.database import Database
 from agent_rl.store.metrics import JSONL
 from agent_rl.store.opening import open_journal
 
-WATCHED = ("open", "os.", "shutil.", "sqlite3.")
+WATCHED = ("open", "os.", "shutil.", "sqlite3.", "store.")
 TRAINING = parity_config(
     steps=4,
     group_size=2,
@@ -49,7 +50,7 @@ TRAINING = parity_config(
     deterministic=False,
     limits=RolloutLimits(max_turns=3, max_response_tokens=4, max_context_tokens=96),
 )
-EVALUATION: dict[str, Any] = {"environment": "guess_number", "agent": "random", "tasks": 40, "concurrency": 2}
+EVALUATION: dict[str, Any] = {"environment": "guess_number", "agent": "random", "tasks": 150, "concurrency": 2}
 
 
 # --- the two kinds of run ---
@@ -137,9 +138,16 @@ def live(body: Callable[[Path], None], run_dir: Path, *, die_at_event: int = 0, 
             if events == die_at_event:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    status = 1
+    def watched_transact(database: Database, work: Any) -> Any:
+        watch("store.begin", None)
+        result = transact(database, work)
+        watch("store.end", None)
+        return result
+
+    status, transact = 1, Database.transact
     try:
         sys.addaudithook(watch)
+        Database.transact = watched_transact
         body(run_dir)
         if count is not None:
             count.write_text(str(events))

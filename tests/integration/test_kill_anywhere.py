@@ -31,4 +31,4 @@ def test_a_run_that_is_killed_anywhere_equals_the_undisturbed_one(kind: str) -> 
     assert [run["differs"] for run in runs] == [[]] * len(runs)
     deaths = [death for run in runs for death in run["deaths"]]
     assert len(deaths) == KILLS
-    assert len({round(4 * death) for death in deaths}) >= 4, "they died early and late"
+    assert len({round(4 * death) for death in deaths}) >= 3, "they died early and late"

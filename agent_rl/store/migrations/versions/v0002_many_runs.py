@@ -38,7 +38,11 @@ def upgrade() -> None:
 
 def _make() -> dict[str, sa.Table]:
     """The new tables by name."""
-    made = [
+    return {table.name: table for table in (*_make_episodes(), *_make_details(), *_make_progress())}
+
+
+def _make_episodes() -> list[sa.Table]:
+    return [
         _table(
             "runs",
             sa.Column("key", sa.Integer, primary_key=True),
@@ -65,6 +69,11 @@ def _make() -> dict[str, sa.Table]:
             sa.Column("checksum", sa.BigInteger, nullable=False),
             *_below_trajectories(),
         ),
+    ]
+
+
+def _make_details() -> list[sa.Table]:
+    return [
         _table(
             "turns",
             *_keys("run", "group_index", "member", "index"),
@@ -100,6 +109,11 @@ def _make() -> dict[str, sa.Table]:
             *_below_trajectories(),
             sa.Index("trained_tokens_by_step", "run", "step"),
         ),
+    ]
+
+
+def _make_progress() -> list[sa.Table]:
+    return [
         _table(
             "consumed",
             *_keys("run", "group_index"),
@@ -126,7 +140,6 @@ def _make() -> dict[str, sa.Table]:
             _of_run(),
         ),
     ]
-    return {table.name: table for table in made}
 
 
 def _trajectories() -> sa.Table:

@@ -161,7 +161,8 @@ TRANSCRIPTS = replace(EPISODES, defaults={"tasks": 3})
 
 def evaluate(argv: Sequence[str]) -> None:
     """Score a policy, the oracle or a random agent on held-out tasks."""
-    from agent_rl.evaluate.harness import EvalConfig, run
+    from agent_rl.evaluate.eval_config import EvalConfig
+    from agent_rl.evaluate.harness import run
     from agent_rl.evaluate.report import to_table
 
     config = parse_options(EvalConfig, argv, prog="agent-rl eval", style=EPISODES)
@@ -196,7 +197,8 @@ def compare(argv: Sequence[str]) -> None:
 
 def rollout(argv: Sequence[str]) -> None:
     """Play a few episodes and print them turn by turn."""
-    from agent_rl.evaluate.harness import EvalConfig, run
+    from agent_rl.evaluate.eval_config import EvalConfig
+    from agent_rl.evaluate.harness import run
     from agent_rl.evaluate.transcript import transcript
 
     console = Console(highlight=False, markup=False, soft_wrap=True)

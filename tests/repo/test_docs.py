@@ -13,7 +13,7 @@ from agent_rl.config import field_paths
 from agent_rl.doctor.sandbox import SandboxDoctorConfig
 from agent_rl.doctor.tokens import TokensConfig
 from agent_rl.evaluate.compare import CompareConfig
-from agent_rl.evaluate.harness import EvalConfig
+from agent_rl.evaluate.eval_config import EvalConfig
 from agent_rl.evaluate.selection import SelectConfig
 from agent_rl.serve.command import ServeConfig
 from agent_rl.testing.environment_check.command import EnvCheckConfig

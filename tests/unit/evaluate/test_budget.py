@@ -121,7 +121,7 @@ async def test_the_tasks_that_are_scored_are_as_hard_as_the_others():
 
     async def pooled(grace):
         solved = tasks = 0
-        for seed in range(30):
+        for seed in range(50):
             budget = Budget(tokens=1200, grace=grace)
             report, _ = await play(Lengths.tasks("test", 30, seed), concurrency=8, budget=budget)
             tasks += report.tasks
@@ -131,19 +131,19 @@ async def test_the_tasks_that_are_scored_are_as_hard_as_the_others():
     finished, error = await pooled(grace=4.0)
     assert abs(finished - TRUTH) < 3 * error
     cut, error = await pooled(grace=1.0)
-    assert cut - TRUTH > 4 * error
+    assert cut - TRUTH > 3 * error
 
 
 @pytest.mark.anyio
 async def test_at_the_hard_limit_running_episodes_are_cut_and_their_siblings_left_out():
-    tasks = [Task(f"t{i}", (Message("user", "?"),), {"turns": n}) for i, n in enumerate([2, 2, 2, 6, 30, 30])]
-    # The hard limit is 41 turns: one member of the fourth task has finished then, its sibling has not.
-    report, groups = await play(tasks, samples=2, concurrency=7, budget=Budget(tokens=410, grace=1.5))
+    tasks = [Task(f"t{i}", (Message("user", "?"),), {"turns": n}) for i, n in enumerate([2, 2, 2, 9, 40, 40])]
+    # The hard limit is 52 turns: one member of the fourth task has finished then, its sibling has not.
+    report, groups = await play(tasks, samples=2, concurrency=7, budget=Budget(tokens=520, grace=1.5))
     assert sorted(groups) == [0, 1, 2]
     assert (report.extent.cut_tasks, report.extent.limit) == (3, "tokens")
     assert report.tasks == 3
     assert report.overall.success.value == 1.0
-    assert 615 <= report.extent.prompt_tokens + report.extent.sampled_tokens <= 615 + 7 * 15
+    assert 780 <= report.extent.prompt_tokens + report.extent.sampled_tokens <= 780 + 7 * 15
 
 
 @pytest.mark.anyio

@@ -187,12 +187,18 @@ def _counting(tasks: int) -> Generator[Callable[[Group], None], None, None]:
         yield lambda group: bar()(next(done), "")
 
 
-def compare(argv: Sequence[str]) -> None:
-    """Compare two evaluations of the same tasks: paired difference, interval, tasks that flipped."""
-    from agent_rl.evaluate.compare import CompareConfig, run, to_tables
+def compare_runs(argv: Sequence[str]) -> None:
+    """Compare two evaluations, or suites, of the same tasks: paired difference, interval, tasks that flipped."""
+    from agent_rl.evaluate import compare, compare_suites
 
-    config = parse_options(CompareConfig, argv, prog="agent-rl compare", style=OptionStyle(positional="runs"))
-    Console(highlight=False).print(*to_tables(run(config), config))
+    config = parse_options(compare.CompareConfig, argv, prog="agent-rl compare", style=OptionStyle(positional="runs"))
+    suites = all(map(compare_suites.is_suite, config.runs))
+    tables = (
+        compare_suites.to_tables(compare_suites.run(config), config)
+        if suites
+        else compare.to_tables(compare.run(config), config)
+    )
+    Console(highlight=False).print(*tables)
 
 
 def rollout(argv: Sequence[str]) -> None:
@@ -348,10 +354,11 @@ def _print_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str
     Console(highlight=False).print(Text(title, "bold"), table)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+COMMANDS: dict[str, str | Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
-    "compare": compare,
+    "suite": "agent_rl.evaluate.command:suite_command",
+    "compare": compare_runs,
     "rollout": rollout,
     "doctor tokens": doctor_tokens,
     "doctor sandbox": doctor_sandbox,

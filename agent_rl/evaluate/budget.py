@@ -35,9 +35,9 @@ _PER_PRICE = 1_000_000
 class Budget(Config):
     """What an evaluation may use up. When a limit is reached, no task begins any more."""
 
-    tokens: int | None = Field(default=None, ge=1, description="Tokens of prompts and responses together.")
-    seconds: float | None = Field(default=None, gt=0, description="Seconds, those before a --resume included.")
-    dollars: float | None = Field(default=None, gt=0, description="Dollars, at the two prices.")
+    tokens: int | None = Field(default=None, ge=0, description="Tokens of prompts and responses together.")
+    seconds: float | None = Field(default=None, ge=0, description="Seconds, those before a --resume included.")
+    dollars: float | None = Field(default=None, ge=0, description="Dollars, at the two prices.")
     input_price: float | None = Field(default=None, ge=0, description="Dollars for a million tokens of prompts.")
     output_price: float | None = Field(default=None, ge=0, description="Dollars for a million sampled tokens.")
     grace: float = Field(default=2.0, ge=1, description="Tasks that have begun are cut at this many times a limit.")
@@ -60,6 +60,21 @@ class Budget(Config):
         if self.input_price is None or self.output_price is None:
             return None
         return (spent.prompt_tokens * self.input_price + spent.sampled_tokens * self.output_price) / _PER_PRICE
+
+    def share(self, share: float, *, of_all: Spent, own: Spent) -> Budget:
+        """The budget of one of several parts: what it spent before, and a share of what all of them left."""
+
+        def part(limit: float, all_spent: float, own_spent: float) -> float:
+            return own_spent + share * max(0.0, limit - all_spent)
+
+        limits: dict[str, float] = {}
+        if self.tokens is not None:
+            limits["tokens"] = int(part(self.tokens, of_all.tokens, own.tokens))
+        if self.seconds is not None:
+            limits["seconds"] = part(self.seconds, of_all.seconds, own.seconds)
+        if self.dollars is not None:
+            limits["dollars"] = part(self.dollars, self.cost(of_all) or 0.0, self.cost(own) or 0.0)
+        return self.model_copy(update=limits)
 
     def reached(self, spent: Spent, times: float = 1.0) -> str:
         """The name of the first limit of which `times` is used up, or an empty string."""
@@ -90,6 +105,9 @@ class Spent:
             self.sampled_tokens + other.sampled_tokens,
             self.seconds + other.seconds,
         )
+
+    def __sub__(self, other: Spent) -> Spent:
+        return self + Spent(-other.prompt_tokens, -other.sampled_tokens, -other.seconds)
 
 
 def read_spent(path: Path) -> Spent:

@@ -98,7 +98,7 @@ async def test_what_has_begun_is_finished_and_nothing_else_begins(tokens):
     assert report.tasks == report.overall.tasks == len(groups)
     assert all(len(group.valid) == 3 for group in groups.values())
     turns = sum(len(episode.turns) for group in groups.values() for episode in group.trajectories)
-    assert (report.extent.prompt_tokens, report.extent.sampled_tokens) == (10 * turns, 5 * turns)
+    assert (report.extent.spent.prompt_tokens, report.extent.spent.sampled_tokens) == (10 * turns, 5 * turns)
     assert tokens <= 15 * turns < tokens + 15 * 20 * (4 + 3)  # at most what ran, and the siblings of the last task
     assert (report.extent.limit, report.extent.planned_tasks, report.extent.cut_tasks) == ("tokens", 60, 0)
     assert report.failures == {}
@@ -143,7 +143,7 @@ async def test_at_the_hard_limit_running_episodes_are_cut_and_their_siblings_lef
     assert (report.extent.cut_tasks, report.extent.limit) == (3, "tokens")
     assert report.tasks == 3
     assert report.overall.success.value == 1.0
-    assert 780 <= report.extent.prompt_tokens + report.extent.sampled_tokens <= 780 + 7 * 15
+    assert 780 <= report.extent.spent.tokens <= 780 + 7 * 15
 
 
 @pytest.mark.anyio
@@ -165,7 +165,7 @@ async def test_a_resumed_evaluation_goes_on_with_what_is_left(tmp_path):
             report, _ = await play(
                 tasks, samples=2, concurrency=3, budget=Budget(tokens=tokens), journal=journal, ledger=ledger
             )
-        spent.append(report.extent.prompt_tokens + report.extent.sampled_tokens)
+        spent.append(report.extent.spent.tokens)
     assert spent[0] < spent[1] == spent[2] < spent[3] < spent[4]  # the second time nothing was left
     assert spent[4] == 15 * sum(task.data["turns"] for task in tasks) * 2
     assert report.extent.limit == ""
@@ -267,7 +267,7 @@ def test_an_endpoints_own_count_is_what_dollars_are_reckoned_from(tmp_path):
         assert 0 < first.tasks < 12
         assert first.extent.limit == "dollars"
         turns = round(first.tasks * first.turns)
-        assert (first.extent.prompt_tokens, first.extent.sampled_tokens) == (900 * turns, 100 * turns)
+        assert (first.extent.spent.prompt_tokens, first.extent.spent.sampled_tokens) == (900 * turns, 100 * turns)
         assert first.extent.dollars == pytest.approx(1e-3 * turns)
         last = run(build(EvalConfig, base | {"budget": {"dollars": 1, **prices}, "resume": True}))
     assert (last.tasks, last.extent.limit) == (12, "")

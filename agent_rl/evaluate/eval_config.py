@@ -14,6 +14,7 @@ from agent_rl.evaluate.budget import Budget
 from agent_rl.evaluate.report import IntervalMethod
 from agent_rl.rollout.context import ContextConfig
 from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.store.url import StoreAddress
 from agent_rl.tool.config import ToolsConfig
 
 
@@ -21,7 +22,7 @@ class ActorConfig(Config):
     """Who plays, where it runs, and where the result goes."""
 
     free: ClassVar[tuple[str, ...]] = (
-        *("run_dir", "resume", "concurrency", "device", "interval", "success_threshold"),
+        *("run_dir", "resume", "concurrency", "device", "interval", "success_threshold", "store_timeout_s"),
         *(f"budget.{name}" for name in field_paths(Budget)),
     )
     """What may differ when a run is resumed: it does not change the episodes."""
@@ -56,6 +57,12 @@ class ActorConfig(Config):
     run_dir: Path | None = Field(
         default=None, description="Keep every episode and the report in this folder, to resume, compare and look at."
     )
+    store: StoreAddress = Field(
+        default="", description="URL of a PostgreSQL that keeps the episodes; none: store.db in run_dir."
+    )
+    store_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long the store may be locked or away before the evaluation stops."
+    )
     resume: bool = Field(default=False, description="Go on in run_dir: tasks that are finished are not played again.")
 
     @model_validator(mode="after")
@@ -70,6 +77,8 @@ class ActorConfig(Config):
             raise ValueError(f"agent={self.agent} uses no tokens: only budget.seconds can limit it.")
         if self.resume and self.run_dir is None:
             raise ValueError("resume needs the folder to go on in: name it with run_dir.")
+        if self.store and self.run_dir is None:
+            raise ValueError("a store needs the folder of its run: name it with run_dir.")
         return self
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 
@@ -27,7 +29,8 @@ from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
 from agent_rl.store.journal import Journal
-from agent_rl.store.run_folder import REPORT, STORE, open_run
+from agent_rl.store.opening import create_journal
+from agent_rl.store.run_folder import REPORT, open_run
 from agent_rl.store.tasks import read_tasks
 from agent_rl.tool.config import ToolsConfig
 from agent_rl.tool.services import TokenEnds, tool_services
@@ -123,22 +126,39 @@ def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: 
 
     Raises `UserError` for an unknown environment, split or option, and for a model that cannot be used.
     """
-    return anyio.run(_run, config, on_group)
+    with open_kept(config) as kept:
+        return anyio.run(_run, config, kept, on_group)
 
 
-async def _run(config: EvalConfig, on_group: Callable[[Group], object]) -> Report:
-    folder = run_folder(config)
+async def _run(config: EvalConfig, kept: Kept | None, on_group: Callable[[Group], object]) -> Report:
     environment = environment_spec(config.environment, config.environment_options)
     tasks = tasks_of(config, environment)
     async with open_actor(config, config.limits.max_context_tokens) as actor:
-        return await play(config, environment, tasks, actor, folder, on_group)
+        return await play(config, environment, tasks, actor, kept, on_group)
 
 
-def run_folder(config: EvalConfig) -> Path | None:
-    """The folder to keep everything in, made or found. Raises `ConfigError` when it is in use or of another config."""
+class Kept(NamedTuple):
+    """Where an evaluation is kept, owned by this process."""
+
+    folder: Path
+    journal: Journal
+
+
+@contextmanager
+def open_kept(config: EvalConfig) -> Generator[Kept | None]:
+    """The place that the config names, made or found; None if it names none.
+
+    Raises `UserError` when the folder is in use, or that of another config.
+    """
     if config.run_dir is None:
-        return None
-    return open_run(config, "eval", config.run_dir, resume=config.resume, free=config.free)
+        yield None
+        return
+    with (
+        open_run(config, "eval", config.run_dir, resume=config.resume, free=config.free) as folder,
+        create_journal(folder, store=config.store, config=config, timeout_s=config.store_timeout_s) as journal,
+    ):
+        journal.set_aside_damaged(folder)
+        yield Kept(folder, journal)
 
 
 def tasks_of(config: EvalConfig, environment: EnvironmentSpec) -> Sequence[Task]:
@@ -153,10 +173,10 @@ async def play(
     environment: EnvironmentSpec,
     tasks: Sequence[Task],
     actor: Actor,
-    folder: Path | None,
+    kept: Kept | None,
     on_group: Callable[[Group], object],
 ) -> Report:
-    """`evaluate` as the config says, with the journal, the ledger and the report in `folder`, if there is one."""
+    """`evaluate` as the config says, with the journal, the ledger and the report in their place, if there is one."""
     evaluation = partial(
         evaluate,
         environment,
@@ -174,9 +194,8 @@ async def play(
         tools=config.tools,
         token_ends=actor.token_ends,
     )
-    if folder is None:
+    if kept is None:
         return await evaluation()
-    with Journal(folder / STORE) as journal:
-        report = await evaluation(journal=journal, ledger=folder / SPENT)
-    (folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    report = await evaluation(journal=kept.journal, ledger=kept.folder / SPENT)
+    (kept.folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -23,16 +24,17 @@ from rich.text import Text
 
 from agent_rl.config import build
 from agent_rl.environment import EnvironmentSpec
+from agent_rl.errors import UserError
 from agent_rl.evaluate.actor import Actor, open_actor
 from agent_rl.evaluate.budget import Spent, read_spent
 from agent_rl.evaluate.eval_config import ActorConfig, EvalConfig, TasksConfig
-from agent_rl.evaluate.harness import SPENT, play, run_folder, tasks_of
+from agent_rl.evaluate.harness import SPENT, open_kept, play, tasks_of
 from agent_rl.evaluate.macro import macro_average
 from agent_rl.evaluate.report import Report, to_cell
 from agent_rl.evaluate.statistics import Estimate
 from agent_rl.registry import environment_spec
-from agent_rl.store.journal import Journal
-from agent_rl.store.run_folder import CONFIG_FILE, REPORT, STORE, open_run
+from agent_rl.store.opening import open_journal
+from agent_rl.store.run_folder import CONFIG_FILE, REPORT, open_run
 from agent_rl.types import Group, Task
 
 
@@ -118,24 +120,31 @@ def run(config: SuiteConfig, on_group: Callable[[Group], object] = lambda group:
 
     Raises `UserError` for what `agent-rl eval` would refuse, before anything is played.
     """
-    if config.run_dir is not None:
-        open_run(config, "suite", config.run_dir, resume=config.resume, free=config.free)
+    if config.run_dir is None:
+        return _run(config, on_group)
+    with open_run(config, "suite", config.run_dir, resume=config.resume, free=config.free) as folder:
+        report = _run(config, on_group)
+        (folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _run(config: SuiteConfig, on_group: Callable[[Group], object]) -> SuiteReport:
     entries = {entry.title: _prepared(config.of(entry)) for entry in config.entries}
     reports = anyio.run(_play, config, entries, on_group)
-    report = SuiteReport.of(reports, {entry.title: entry.weight for entry in config.entries})
-    if config.run_dir is not None:
-        (config.run_dir / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-    return report
+    return SuiteReport.of(reports, {entry.title: entry.weight for entry in config.entries})
 
 
 def _prepared(config: EvalConfig) -> _Entry:
     environment = environment_spec(config.environment, config.environment_options)
     tasks = tasks_of(config, environment)
-    folder, done, spent = config.run_dir, 0, Spent()
-    if folder is not None and (folder / STORE).is_file():
-        with Journal(folder / STORE) as journal:
+    done, spent = 0, Spent()
+    if config.run_dir is not None and config.resume:
+        spent = read_spent(config.run_dir / SPENT)
+        with (
+            suppress(UserError),
+            open_journal(config.run_dir, store=config.store) as journal,
+        ):  # it may hold nothing yet
             done = len({score.group_index for score in journal.scores()})
-        spent = read_spent(folder / SPENT)
     return _Entry(config, environment, tasks, spent, (len(tasks) - done) * config.samples)
 
 
@@ -166,7 +175,8 @@ async def _play_entry(
 ) -> Report:
     budget = config.budget.share(share, of_all=spent, own=entry.spent)
     ours = entry.config.model_copy(update={"budget": budget})
-    return await play(ours, entry.environment, entry.tasks, actor, run_folder(entry.config), on_group)
+    with open_kept(entry.config) as kept:
+        return await play(ours, entry.environment, entry.tasks, actor, kept, on_group)
 
 
 # --- rendering ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent_rl.errors import ConfigError
@@ -62,7 +61,7 @@ class Surroundings:
 
     model: PreTrainedModel
     learner: Learner
-    journal: Path
+    open_journal: Callable[[], Journal]
     transform_group: Callable[[Group], Group]
     steps: int
     seed: int
@@ -82,7 +81,7 @@ def open_valuation(
         options = utterance.for_run(around.steps * utterance.updates)
         critic = UtteranceCritic(_first_model(utterance, around.model), options, seed=around.seed)
         baseline = _token_critic(token, around) if utterance.token_baseline else None
-        with Journal(around.journal) as journal:
+        with around.open_journal() as journal:
             replay = Replay(journal, utterance.capacity, around.seed, around.transform_group)
             yield UtteranceValuation(critic, replay, around.learner.logprobs, baseline)
 

@@ -18,7 +18,7 @@ from agent_rl.evaluate.harness import evaluate, run
 from agent_rl.evaluate.report import to_table
 from agent_rl.rollout.agent import Action
 from agent_rl.rollout.limits import RolloutLimits
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import create_journal
 from agent_rl.testing.environments import GuessNumber
 from agent_rl.types import Message, Step, Task, Usage
 
@@ -161,7 +161,7 @@ async def test_a_resumed_evaluation_goes_on_with_what_is_left(tmp_path):
     whole, _ = await play(tasks, samples=2)
     ledger, spent = tmp_path / "spent.json", [0]
     for tokens in (1500, 1500, 3000, 10**6):
-        with Journal(tmp_path / "store.db") as journal:
+        with create_journal(tmp_path) as journal:
             report, _ = await play(
                 tasks, samples=2, concurrency=3, budget=Budget(tokens=tokens), journal=journal, ledger=ledger
             )
@@ -188,7 +188,7 @@ async def test_nothing_at_all_is_a_report_too():
     report, groups = await play(hanging, budget=Budget(seconds=0.01, grace=1))
     assert groups == {}
     assert report.overall is None
-    assert (report.tasks, report.extent.cut_tasks) == (0, 3)
+    assert (report.tasks, report.extent.limit) == (0, "seconds")
     assert to_table({"x": report}).row_count > 0
 
 

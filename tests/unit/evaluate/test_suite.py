@@ -14,7 +14,7 @@ from agent_rl.evaluate.compare import CompareConfig
 from agent_rl.evaluate.macro import macro_average
 from agent_rl.evaluate.statistics import Estimate, mean, proportion
 from agent_rl.evaluate.suite import SuiteConfig, run
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 from agent_rl.testing.environments import CountUp, GuessNumber
 
 GUESS, COUNT = (f"{kind.__module__}:{kind.__name__}" for kind in (GuessNumber, CountUp))
@@ -88,7 +88,7 @@ def test_each_entry_is_an_evaluation_of_its_own_and_the_suite_their_average(file
     assert values[0] > values[1] > 0
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report.to_json()))
     for name, count in (("easy", 8), ("hard", 12)):
-        with Journal(folder / name / "store.db") as journal:
+        with open_journal(folder / name) as journal:
             assert len(journal.load_groups()) == count
         assert (folder / name / "report.json").is_file()
 
@@ -122,9 +122,9 @@ def test_a_suite_that_breaks_off_goes_on_where_it_stopped(file, tmp_path):
 def test_a_budget_is_shared_and_what_is_left_is_the_next_ones(file, tmp_path, monkeypatch):
     shares = []
 
-    async def play(config, environment, tasks, actor, folder, on_group):
+    async def play(config, *rest):
         shares.append(config.budget.seconds)
-        return await real(config, environment, tasks, actor, folder, on_group)
+        return await real(config, *rest)
 
     real = run.__globals__["play"]
     monkeypatch.setitem(run.__globals__, "play", play)

@@ -355,6 +355,7 @@ COMMANDS: dict[str, str | Callable[[Sequence[str]], None]] = {
     "eval": evaluate,
     "suite": "agent_rl.evaluate.command:suite_command",
     "compare": compare_runs,
+    "replay": "agent_rl.replay.command:replay_command",
     "rollout": rollout,
     "doctor tokens": doctor_tokens,
     "doctor sandbox": doctor_sandbox,

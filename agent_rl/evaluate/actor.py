@@ -33,9 +33,7 @@ class Actor:
 
     def fitted(self, limits: RolloutLimits) -> RolloutLimits:
         """The limits, lowered to what the model can see."""
-        context = min(limits.max_context_tokens, self.positions or limits.max_context_tokens)
-        response = min(limits.max_response_tokens, context - 1)
-        return limits.model_copy(update={"max_context_tokens": context, "max_response_tokens": response})
+        return fitted(limits, self.positions)
 
 
 @asynccontextmanager
@@ -65,7 +63,7 @@ async def _policy(config: ActorConfig, sampling: SamplingParams, max_context: in
 
     model, tokenizer = load_policy(model_source(config.model), dtype=config.dtype, device=config.device)
     codec = ChatCodec(tokenizer, config.tool_parser)
-    positions = _positions(model)
+    positions = positions_of(model)
     with tempfile.TemporaryDirectory(prefix="agent-rl-") as folder:
         async with open_engine(
             config.engine,
@@ -79,7 +77,15 @@ async def _policy(config: ActorConfig, sampling: SamplingParams, max_context: in
             yield Actor(policy_agents(engine, codec, sampling, config.context), codec.ends, positions)
 
 
-def _positions(model: PreTrainedModel) -> int | None:
+def fitted(limits: RolloutLimits, positions: int | None) -> RolloutLimits:
+    """The limits, lowered to what a model with so many positions can see."""
+    context = min(limits.max_context_tokens, positions or limits.max_context_tokens)
+    response = min(limits.max_response_tokens, context - 1)
+    return limits.model_copy(update={"max_context_tokens": context, "max_response_tokens": response})
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """How far a model can see, if it says so."""
     config: Any = model.config
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 

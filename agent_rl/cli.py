@@ -361,6 +361,8 @@ COMMANDS: dict[str, str | Callable[[Sequence[str]], None]] = {
     "doctor sandbox": doctor_sandbox,
     "ctl": control,
     "trace": trace,
+    "export": "agent_rl.exchange.command:export_command",
+    "import": "agent_rl.exchange.command:import_command",
     "serve": serve,
     "serve weights": serve_weights,
     "env list": list_environments,

@@ -5,6 +5,7 @@ Tasks are seeds. An action that cannot be read goes back to the model and is no 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,10 @@ def _check(config: GymnasiumConfig) -> None:
     """Raises `UserError` where there is no such environment."""
     import gymnasium
 
+    module, _, id = config.env.rpartition(":")
     try:
-        gymnasium.spec(config.env)
+        if module:  # `make` would import it, `spec` does not
+            importlib.import_module(module)
+        gymnasium.spec(id)
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"Gymnasium has no environment {config.env!r}: {error}") from error

@@ -121,6 +121,7 @@ def episodes(draw: st.DrawFn, task: Task, index: int, member: int) -> Trajectory
 @st.composite
 def turn(draw: st.DrawFn, number: int, parts: tuple[Segment, ...]) -> Turn:
     segment = draw(st.integers(0, len(parts) - 1)) if parts else 0
+    internal = draw(st.booleans())
     end = draw(st.integers(0, len(parts[segment].token_ids_T))) if parts else 0
     return Turn(
         index=number,
@@ -128,13 +129,13 @@ def turn(draw: st.DrawFn, number: int, parts: tuple[Segment, ...]) -> Turn:
         start=draw(st.integers(0, end)),
         end=end,
         action=draw(ACTION),
-        observations=tuple(draw(st.lists(ANSWER, max_size=2))),
+        observations=() if internal else tuple(draw(st.lists(ANSWER, max_size=2))),  # nobody sees it
         reward=draw(st.integers(-4, 4)) / 4,
         reward_terms=draw(NUMBERS),
         tool_results=tuple(draw(st.lists(RESULT, max_size=1))),
         finish_reason=draw(st.sampled_from(FinishReason)),
         state_key=draw(KEY),
-        internal=draw(st.booleans()),
+        internal=internal,
         tag=draw(TEXT),
     )
 

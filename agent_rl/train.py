@@ -46,6 +46,7 @@ from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import stream
 from agent_rl.store.checkpoint import LEARNER, MODEL, list_checkpoints, load_latest, save_checkpoint
+from agent_rl.store.disk import told_when_full
 from agent_rl.store.journal import Journal
 from agent_rl.store.lock import owned
 from agent_rl.store.metrics import MetricsLogger
@@ -134,6 +135,7 @@ async def train(
     progress, critic_state = Progress(), None
     with ExitStack() as extras:
         extras.enter_context(owned(run_dir))
+        extras.enter_context(told_when_full(run_dir))
         journal = extras.enter_context(
             create_journal(run_dir, store=config.store, config=config, timeout_s=config.store_timeout_s)
         )

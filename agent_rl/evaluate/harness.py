@@ -28,6 +28,7 @@ from agent_rl.rollout.agent import MakeAgent
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
+from agent_rl.store.disk import told_when_full
 from agent_rl.store.journal import Journal
 from agent_rl.store.opening import create_journal
 from agent_rl.store.run_folder import REPORT, open_run
@@ -155,6 +156,7 @@ def open_kept(config: EvalConfig) -> Generator[Kept | None]:
         return
     with (
         open_run(config, "eval", config.run_dir, resume=config.resume, free=config.free) as folder,
+        told_when_full(folder),
         create_journal(folder, store=config.store, config=config, timeout_s=config.store_timeout_s) as journal,
     ):
         journal.set_aside_damaged(folder)

@@ -52,15 +52,17 @@ def open_run(
             check_same_config(load_config(type(config), folder / CONFIG_FILE), config, free=free)
         else:
             _check_unused(folder)
+        dump_config(config, folder / CONFIG_FILE)  # first: from here on, the run can be resumed
         identity = read_identity(folder) or Identity(uuid.uuid4().hex)
         latest = max((_opened(path) for path in folder.parent.iterdir()), default=0)
         write_identity(folder, replace(identity, opened=latest + 1))
-        dump_config(config, folder / CONFIG_FILE)
         yield folder
 
 
 def _check_unused(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
+    """A run that was killed before it had written its config has left nothing."""
+    nothing = (LOCK, f"{CONFIG_FILE}.part")
+    if folder.exists() and (not folder.is_dir() or any(path.name not in nothing for path in folder.iterdir())):
         raise ConfigError(f"The run folder {str(folder)!r} is not empty: add --resume, or name another one.")
 
 

@@ -20,7 +20,6 @@ revision = "0002"
 down_revision = "0001"
 
 _OLD = ("groups", "trajectories", "consumed", "evaluations")
-_CASCADE = {"ondelete": "CASCADE"}
 
 
 def upgrade() -> None:
@@ -144,7 +143,7 @@ def _trajectories() -> sa.Table:
         *_integers("turns", "tool_calls", "tool_errors", "segments", "tokens", "sampled_tokens", "attempts"),
         *_floats("began_at", "setup_s", "generation_s", "step_s", "duration_s"),
         _of_run(),
-        sa.ForeignKeyConstraint(["run", "group_index"], ["groups.run", "groups.index"], **_CASCADE),
+        sa.ForeignKeyConstraint(["run", "group_index"], ["groups.run", "groups.index"], ondelete="CASCADE"),
         *(sa.Index(f"trajectories_by_{name}", "run", column) for name, column in indexed.items()),
     )
 
@@ -175,7 +174,7 @@ def _of_run() -> sa.ForeignKeyConstraint:
 
 def _below_trajectories() -> list[sa.ForeignKeyConstraint]:
     keys = ["run", "group_index", "member"]
-    return [_of_run(), sa.ForeignKeyConstraint(keys, [f"trajectories.{key}" for key in keys], **_CASCADE)]
+    return [_of_run(), sa.ForeignKeyConstraint(keys, [f"trajectories.{key}" for key in keys], ondelete="CASCADE")]
 
 
 # --- what was there ---

@@ -35,11 +35,22 @@ def same(ours: Any, theirs: Any) -> bool:
     return type(ours) is type(theirs) and ours == theirs
 
 
+class Impatient(GuessNumber):
+    """Ends in both ways: found, or cut after four guesses."""
+
+    guesses = 0
+
+    async def step(self, action: Message) -> Step:
+        self.guesses += 1
+        step = await super().step(action)
+        return step._replace(truncated=self.guesses == 4 and not step.terminated)
+
+
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_it_does_what_gymnasiums_own_does(mode: AutoresetMode):
     """Step by step, in every mode, with several episodes each: observations, rewards, ends, infos and their masks."""
-    ours = GymnasiumVectorEnv(3, GUESS, autoreset_mode=mode, **PLAY)
-    theirs = SyncVectorEnv([lambda: GymnasiumEnv(GUESS, **PLAY)] * 3, autoreset_mode=mode)
+    ours = GymnasiumVectorEnv(3, f"{HERE}:Impatient", autoreset_mode=mode, **PLAY)
+    theirs = SyncVectorEnv([lambda: GymnasiumEnv(f"{HERE}:Impatient", **PLAY)] * 3, autoreset_mode=mode)
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
     rng, ended, episodes = np.random.default_rng(0), np.zeros(3, np.bool_), 0

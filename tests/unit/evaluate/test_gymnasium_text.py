@@ -18,7 +18,8 @@ from gymnasium.spaces import Text
 class Vowels(gymnasium.Env):
     """Two turns; an action that begins with a vowel is worth 1."""
 
-    observation_space = action_space = Text(8, charset="aeioubcdfg")
+    observation_space = Text(16, charset="abcdefghijklmnopqrstuvwxyz 0123456789")
+    action_space = Text(8, charset="aeioubcdfg")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

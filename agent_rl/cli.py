@@ -161,7 +161,8 @@ TRANSCRIPTS = replace(EPISODES, defaults={"tasks": 3})
 
 def evaluate(argv: Sequence[str]) -> None:
     """Score a policy, the oracle or a random agent on held-out tasks."""
-    from agent_rl.evaluate.harness import EvalConfig, run
+    from agent_rl.evaluate.eval_config import EvalConfig
+    from agent_rl.evaluate.harness import run
     from agent_rl.evaluate.report import to_table
 
     config = parse_options(EvalConfig, argv, prog="agent-rl eval", style=EPISODES)
@@ -186,17 +187,24 @@ def _counting(tasks: int) -> Generator[Callable[[Group], None], None, None]:
         yield lambda group: bar()(next(done), "")
 
 
-def compare(argv: Sequence[str]) -> None:
-    """Compare two evaluations of the same tasks: paired difference, interval, tasks that flipped."""
-    from agent_rl.evaluate.compare import CompareConfig, run, to_tables
+def compare_runs(argv: Sequence[str]) -> None:
+    """Compare two evaluations, or suites, of the same tasks: paired difference, interval, tasks that flipped."""
+    from agent_rl.evaluate import compare, compare_suites
 
-    config = parse_options(CompareConfig, argv, prog="agent-rl compare", style=OptionStyle(positional="runs"))
-    Console(highlight=False).print(*to_tables(run(config), config))
+    config = parse_options(compare.CompareConfig, argv, prog="agent-rl compare", style=OptionStyle(positional="runs"))
+    suites = all(map(compare_suites.is_suite, config.runs))
+    tables = (
+        compare_suites.to_tables(compare_suites.run(config), config)
+        if suites
+        else compare.to_tables(compare.run(config), config)
+    )
+    Console(highlight=False).print(*tables)
 
 
 def rollout(argv: Sequence[str]) -> None:
     """Play a few episodes and print them turn by turn."""
-    from agent_rl.evaluate.harness import EvalConfig, run
+    from agent_rl.evaluate.eval_config import EvalConfig
+    from agent_rl.evaluate.harness import run
     from agent_rl.evaluate.transcript import transcript
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -342,15 +350,19 @@ def _print_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str
     Console(highlight=False).print(Text(title, "bold"), table)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+COMMANDS: dict[str, str | Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
-    "compare": compare,
+    "suite": "agent_rl.evaluate.command:suite_command",
+    "compare": compare_runs,
+    "replay": "agent_rl.replay.command:replay_command",
     "rollout": rollout,
     "doctor tokens": doctor_tokens,
     "doctor sandbox": doctor_sandbox,
     "ctl": control,
     "trace": trace,
+    "export": "agent_rl.exchange.command:export_command",
+    "import": "agent_rl.exchange.command:import_command",
     "serve": serve,
     "serve weights": serve_weights,
     "env list": list_environments,

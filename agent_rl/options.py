@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, cast
 
-from agent_rl.config import Config, build, field_paths, load_config, nearest_field, nested_config
+from pydantic import TypeAdapter, ValidationError
+
+from agent_rl.config import Config, build, field_paths, nearest_field, nested_config, read_values
 from agent_rl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,9 +25,13 @@ C = TypeVar("C", bound=Config)
 
 @dataclass(frozen=True, slots=True)
 class OptionStyle:
-    """How the fields of one config look as options: one field without its name, one-letter names, other defaults."""
+    """How the fields of one config look as options: one field without its name, one-letter names, other defaults.
+
+    Fields that are `in_file` have no option: only the file of `--config` sets them.
+    """
 
     positional: str = ""
+    in_file: tuple[str, ...] = ()
     short: Mapping[str, str] = field(default_factory=dict[str, str])
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -40,7 +46,7 @@ def parse_options(config_class: type[C], argv: Sequence[str], *, prog: str, styl
 
     summary = (config_class.__doc__ or "").strip().partition("\n")[0]
     argv, file = _take_config_file(argv)
-    default = load_config(config_class, file) if file else tyro.MISSING
+    default = _from_file(config_class, file) if file else tyro.MISSING
     options = tyro.constructors.ConstructorRegistry()
     options.struct_rule(lambda info: _options(info, style or OptionStyle()))
     values, unknown = tyro.cli(
@@ -54,7 +60,8 @@ def parse_options(config_class: type[C], argv: Sequence[str], *, prog: str, styl
     )
     if unknown:
         raise _unknown_option(config_class, unknown, prog)
-    return build(config_class, cast("dict[str, Any]", values))
+    given = {name: getattr(default, name) for name in (style.in_file if style and file else ())}
+    return build(config_class, {**cast("dict[str, Any]", values), **given})
 
 
 def _options(info: StructTypeInfo, style: OptionStyle) -> StructConstructorSpec | None:
@@ -69,6 +76,8 @@ def _options(info: StructTypeInfo, style: OptionStyle) -> StructConstructorSpec 
         return None
     fields: list[StructFieldSpec] = []
     for name, declared in kind.model_fields.items():
+        if name in style.in_file:
+            continue
         default: Any = _default(info, name, declared, style)
         option: Any = declared.annotation
         if nested := nested_config(option):
@@ -110,10 +119,26 @@ def _default(info: StructTypeInfo, name: str, field: FieldInfo, style: OptionSty
     from tyro.constructors import MISSING
 
     if isinstance(info.default, Config):
-        return getattr(info.default, name)
+        return getattr(info.default, name, MISSING)
     if name in style.defaults:
         return style.defaults[name]
     return MISSING if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def _from_file(config_class: type[C], path: Path) -> C:
+    """The file's config; what is still missing in it, or does not fit together yet, the options may complete.
+
+    Raises `ConfigError` for unknown fields and bad values.
+    """
+    values, where = read_values(path), f" in {path}"
+    try:
+        return config_class.model_validate(values)
+    except ValidationError as error:
+        if any(problem["loc"] and problem["type"] != "missing" for problem in error.errors()):
+            return build(config_class, values, where=where)  # raises, with an explanation
+    fields = {name: field for name, field in config_class.model_fields.items() if name in values}
+    given = {name: TypeAdapter(cast(Any, f.annotation)).validate_python(values[name]) for name, f in fields.items()}
+    return config_class.model_construct(**given)
 
 
 def _take_config_file(argv: Sequence[str]) -> tuple[list[str], Path | None]:

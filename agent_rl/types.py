@@ -165,6 +165,14 @@ class Generation:
     finish_reason: FinishReason
 
 
+@record
+class Usage:
+    """What one response cost, in tokens: the whole prompt that it continues, and what was sampled."""
+
+    prompt_tokens: int
+    sampled_tokens: int
+
+
 # --- trajectories ---------------------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ from agent_rl.doctor.episodes import Case, Demonstrator, Played, play
 from agent_rl.engine.base import Engine
 from agent_rl.environment import Environment
 from agent_rl.errors import ModelError, UserError
-from agent_rl.evaluate.harness import model_source
+from agent_rl.evaluate.actor import model_source
 from agent_rl.registry import environment_spec
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import stream

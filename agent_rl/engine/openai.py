@@ -21,7 +21,7 @@ from agent_rl.chat.wire import Wire, WireError, message_from_wire
 from agent_rl.errors import ConfigError, ProviderFailure
 from agent_rl.retry_after import retry_after_s
 from agent_rl.seeding import stream
-from agent_rl.types import FinishReason, Message, SamplingParams, ToolCall
+from agent_rl.types import FinishReason, Message, SamplingParams, ToolCall, Usage
 
 LimitField: TypeAlias = Literal["max_tokens", "max_completion_tokens"]
 
@@ -36,13 +36,13 @@ _LONGEST_DELAY_S = 60.0
 class Completion:
     """One answer. `echo` is the message as the endpoint wrote it, to send back in the next request.
 
-    `context_tokens` counts prompt and answer together; 0 when the endpoint does not tell.
+    `usage` is None when the endpoint does not tell.
     """
 
     message: Message
     finish_reason: FinishReason
     echo: Wire
-    context_tokens: int = 0
+    usage: Usage | None = None
 
 
 @dataclass(slots=True)
@@ -177,8 +177,7 @@ class OpenAIClient:
             wire = {name: choice["message"][name] for name in _ECHOED if choice["message"].get(name) is not None}
             message = message_from_wire({"content": None, **wire, "role": "assistant"})
             finish = choice.get("finish_reason") or "stop"
-            usage = data.get("usage") or {}
-            prompt, sampled = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+            usage = _usage(data.get("usage") or {})
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             what = str(error) if isinstance(error, WireError) else f"{type(error).__name__}: {error}"
             raise _TryAgain(f"{self._url} gave a malformed answer: {what}", "malformed") from error
@@ -186,13 +185,14 @@ class OpenAIClient:
             raise ProviderFailure(
                 f"{self._url} filtered the answer", kind="content_filter", stage=_STAGE, retryable=False
             )
-        self.stats.prompt_tokens += prompt
-        self.stats.completion_tokens += sampled
+        if usage is not None:
+            self.stats.prompt_tokens += usage.prompt_tokens
+            self.stats.completion_tokens += usage.sampled_tokens
         echo = {"content": None, **wire, "role": "assistant"}
         if message.tool_calls:
             calls = zip(wire["tool_calls"], message.tool_calls, strict=True)
             echo["tool_calls"] = [_echoed_call(given, call) for given, call in calls]
-        return Completion(message, _FINISH.get(finish, FinishReason.STOP), echo, prompt + sampled)
+        return Completion(message, _FINISH.get(finish, FinishReason.STOP), echo, usage)
 
     def _refusal(self, response: httpx.Response) -> Completion:
         """What an HTTP error means. Returns only when it means that the context is full."""
@@ -206,7 +206,8 @@ class OpenAIClient:
         if status == 404:
             raise ConfigError(f"{what}. Check the base URL and the model {self.model!r}.")
         if code == "context_length_exceeded" or "maximum context length" in text:
-            return Completion(Message("assistant", ""), FinishReason.LENGTH, {"role": "assistant", "content": ""})
+            empty: Wire = {"role": "assistant", "content": ""}
+            return Completion(Message("assistant", ""), FinishReason.LENGTH, empty, Usage(0, 0))
         raise ProviderFailure(what, kind="refused", stage=_STAGE, retryable=False)
 
 
@@ -217,6 +218,12 @@ class _TryAgain(Exception):
         super().__init__(message)
         self.kind = kind
         self.after_s = after_s
+
+
+def _usage(counted: Mapping[str, Any]) -> Usage | None:
+    """An endpoint that tells only one of the two does not tell."""
+    prompt, sampled = counted.get("prompt_tokens"), counted.get("completion_tokens")
+    return None if prompt is None or sampled is None else Usage(int(prompt), int(sampled))
 
 
 def _echoed_call(given: Wire, call: ToolCall) -> Wire:

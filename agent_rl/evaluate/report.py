@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent_rl.evaluate import statistics
+from agent_rl.evaluate.budget import Budget, Meter, Spent
 from agent_rl.evaluate.statistics import Estimate, Values
 from agent_rl.types import Group, Trajectory
 
@@ -40,11 +41,31 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Extent:
+    """How far an evaluation came, and at what cost. `limit` is that of the budget which ended it, or empty.
+
+    `cut_tasks` had begun and were left out. `dollars` is None without prices. What was `spent` before a
+    resume is in it.
+    """
+
+    planned_tasks: int
+    cut_tasks: int
+    limit: str
+    spent: Spent
+    dollars: float | None
+
+    @classmethod
+    def of(cls, budget: Budget, meter: Meter, *, planned_tasks: int) -> Extent:
+        """What the meter says at the end."""
+        return cls(planned_tasks, len(meter.cut_tasks), meter.limit, meter.spent, budget.cost(meter.spent))
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The result of an evaluation. `overall` is `None` when no episode was valid; `by_tag` has the tags of tasks.
 
     `turns`, `tool_calls` and `tool_errors` are means per valid episode; `tokens` are those sampled in valid episodes.
-    `tool_metrics` are those of the run's tool cache, if it was of use.
+    `extent` is there when an evaluation made it; `tool_metrics` are those of the run's tool cache, if it was of use.
     """
 
     overall: Score | None
@@ -59,6 +80,7 @@ class Report:
     tokens: int
     tokens_per_s: float
     wall_s: float
+    extent: Extent | None = None
     tool_metrics: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def to_json(self) -> dict[str, Any]:
@@ -147,15 +169,15 @@ def to_table(reports: Mapping[str, Report], title: str = "") -> Table:
 
 def _rows(report: Report) -> list[tuple[str, str]]:
     """Labels and texts, in the order of the table."""
-    rows: list[tuple[str, str]] = []
+    rows: list[tuple[str, str]] = _stopped(report)
     if report.overall is not None:
-        rows.append(("success", _percent(report.overall.success)))
-    rows += [(f"  {tag}", _percent(score.success)) for tag, score in report.by_tag.items()]
+        rows.append(("success", to_cell(report.overall.success, percent=True)))
+    rows += [(f"  {tag}", to_cell(score.success, percent=True)) for tag, score in report.by_tag.items()]
     if report.overall is not None:
         at, hat = report.overall.pass_at, report.overall.pass_hat
-        rows += [(f"pass@{k}", _percent(estimate)) for k, estimate in at.items() if k > 1]
-        rows += [(f"pass^{k}", _percent(estimate)) for k, estimate in hat.items() if k > 1]
-        rows.append(("mean reward", _number(report.overall.reward)))
+        rows += [(f"pass@{k}", to_cell(estimate, percent=True)) for k, estimate in at.items() if k > 1]
+        rows += [(f"pass^{k}", to_cell(estimate, percent=True)) for k, estimate in hat.items() if k > 1]
+        rows.append(("mean reward", to_cell(report.overall.reward)))
     if "cache_hit_rate" in report.tool_metrics:
         rows.append(("tool cache hits", f"{report.tool_metrics['cache_hit_rate']:.1%}"))
         rows.append(("  time saved", f"{report.tool_metrics['cache_saved_s']:.1f} s"))
@@ -168,12 +190,37 @@ def _rows(report: Report) -> list[tuple[str, str]]:
         ("episodes", f"{report.tasks} x {report.episodes / max(1, report.tasks):g}"),
         ("failures", str(failed)),
     ]
-    return rows + [(f"  of the {owner}", str(count)) for owner, count in report.failures.items()]
+    rows += [(f"  of the {owner}", str(count)) for owner, count in report.failures.items()]
+    return rows + _cost(report)
 
 
-def _percent(estimate: Estimate) -> str:
-    return f"{estimate.value:.1%}\n{100 * estimate.low:.1f} - {100 * estimate.high:.1f}"
+def _stopped(report: Report) -> list[tuple[str, str]]:
+    """What a reader must know before the score: that it is of a part of the tasks."""
+    extent = report.extent
+    if extent is None or not extent.limit:
+        return []
+    rows = [
+        ("tasks within the budget", f"{report.tasks} of {extent.planned_tasks}"),
+        ("  limited by", extent.limit),
+    ]
+    return rows + ([("  begun and cut", str(extent.cut_tasks))] if extent.cut_tasks else [])
 
 
-def _number(estimate: Estimate) -> str:
+def _cost(report: Report) -> list[tuple[str, str]]:
+    extent = report.extent
+    if extent is None or not extent.spent.tokens:
+        return []
+    rows = [
+        ("prompt tokens", f"{extent.spent.prompt_tokens:,}"),
+        ("sampled tokens", f"{extent.spent.sampled_tokens:,}"),
+    ]
+    return rows + ([] if extent.dollars is None else [("cost", f"${extent.dollars:,.4f}")])
+
+
+def to_cell(estimate: Estimate | None, *, percent: bool = False) -> str:
+    """A score with its interval below."""
+    if estimate is None:
+        return "-"
+    if percent:
+        return f"{estimate.value:.1%}\n{100 * estimate.low:.1f} - {100 * estimate.high:.1f}"
     return f"{estimate.value:.3f}\n{estimate.low:.3f} - {estimate.high:.3f}"

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from rich.table import Table
 
 from agent_rl.errors import ConfigError
-from agent_rl.evaluate.harness import EvalConfig, run
+from agent_rl.evaluate.eval_config import EvalConfig
+from agent_rl.evaluate.harness import run
 from agent_rl.evaluate.report import succeeds
 from agent_rl.store.tasks import write_tasks
 from agent_rl.types import Group, Task

@@ -20,7 +20,7 @@ from agent_rl.environment import Environment
 from agent_rl.errors import EnvironmentFailure, ProviderFailure, UserError, boundary
 from agent_rl.seeding import SeedFamily, derive_seed, stream
 from agent_rl.tool import Tool
-from agent_rl.types import FinishReason, Generation, Message, SamplingParams, Segment
+from agent_rl.types import FinishReason, Generation, Message, SamplingParams, Segment, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Action(NamedTuple):
     """What an agent did in one turn; `start:end` are its sampled tokens in segment `segment`.
 
     An `internal` one is not for the environment: the episode records it and asks for the next action at once.
+    `usage` is what an endpoint counted, where the agent has no tokens of its own.
     """
 
     message: Message
@@ -48,6 +49,7 @@ class Action(NamedTuple):
     start: int = 0
     end: int = 0
     internal: bool = False
+    usage: Usage | None = None
 
 
 class Agent(Protocol):

@@ -43,8 +43,9 @@ class OpenAIAgent:
         sampling = replace(self._sampling, max_tokens=max_tokens)
         completion = await self._client.complete(self._messages, self._tools, sampling, self._seed_of_turn(turn))
         self._messages.append(completion.echo)
-        self._context_tokens = completion.context_tokens
-        return Action(completion.message, completion.finish_reason)
+        if (usage := completion.usage) is not None:
+            self._context_tokens = usage.prompt_tokens + usage.sampled_tokens
+        return Action(completion.message, completion.finish_reason, usage=completion.usage)
 
     def observe(self, messages: Sequence[Message]) -> None:
         """Append what the environment answered."""

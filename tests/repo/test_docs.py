@@ -13,8 +13,11 @@ from agent_rl.config import field_paths
 from agent_rl.doctor.sandbox import SandboxDoctorConfig
 from agent_rl.doctor.tokens import TokensConfig
 from agent_rl.evaluate.compare import CompareConfig
-from agent_rl.evaluate.harness import EvalConfig
+from agent_rl.evaluate.eval_config import EvalConfig
 from agent_rl.evaluate.selection import SelectConfig
+from agent_rl.evaluate.suite import SuiteConfig
+from agent_rl.exchange.command import ExportConfig, ImportConfig
+from agent_rl.replay.command import ReplayConfig
 from agent_rl.serve.command import ServeConfig
 from agent_rl.testing.environment_check.command import EnvCheckConfig
 from agent_rl_envs.swe import command as swe
@@ -30,10 +33,14 @@ CONFIGS = {
     "env check": EnvCheckConfig,
     "env select": SelectConfig,
     "eval": EvalConfig,
+    "export": ExportConfig,
+    "import": ImportConfig,
     "index": IndexConfig,
+    "replay": ReplayConfig,
     "rollout": EvalConfig,
     "serve": ServeConfig,
     "serve retriever": RetrieverConfig,
+    "suite": SuiteConfig,
     "swe make": swe.MakeConfig,
     "swe prepare": swe.PrepareConfig,
     "terminal make": terminal.MakeConfig,

@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env
 import agent_rl.gym
 from agent_rl.environment import Environment
 from agent_rl.errors import EnvironmentFailure, UserError
+from agent_rl.gym import seat
 from agent_rl.registry import environments
 from agent_rl.testing.environments import FaultyEnvironment, GuessNumber
 from agent_rl.types import Task
@@ -131,7 +132,7 @@ class Hangs(FaultyEnvironment):
 
 
 def test_an_environment_that_hangs_is_cut(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(agent_rl.gym, "environment_spec", lambda id, options: Spec(Hangs))
+    monkeypatch.setattr(seat, "environment_spec", lambda id, options: Spec(Hangs))
     env = agent_rl.gym.GymnasiumEnv("hangs", timeout_s=0.1)
     env.reset()
     with pytest.raises(EnvironmentFailure, match="step timed out"):

@@ -5,6 +5,7 @@ Tasks are seeds. An action that cannot be read goes back to the model and is no 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ class GymnasiumEnvironment(BlockingEnvironment):
     @classmethod
     def tasks(cls, split: str, count: int, seed: int = 0, config: GymnasiumConfig = _DEFAULTS) -> Sequence[Task]:
         """Seeds of the simulator."""
-        _check(config)
+        _registered(config)
         return seed_tasks("gymnasium", config.env, split, count, seed, config.instructions or f"Play {config.env}.")
 
     def blocking_reset(self, task: Task, seed: int) -> Sequence[Message]:
@@ -73,11 +74,11 @@ class GymnasiumEnvironment(BlockingEnvironment):
         from agent_rl_envs.adapters.spaces import action_text, can_draw
 
         config = self._config
-        _check(config)
-        self._draws = can_draw(config.env) if config.render is None else config.render
+        id = _registered(config)
+        self._draws = can_draw(id) if config.render is None else config.render
         options: dict[str, Any] = {"render_mode": "ansi", **config.kwargs} if self._draws else config.kwargs
-        self._env = gymnasium.make(config.env, **options)
-        names = config.action_names or _ACTION_NAMES.get(config.env, ())
+        self._env = gymnasium.make(id, **options)
+        names = config.action_names or _ACTION_NAMES.get(id, ())
         self._actions = action_text(self._env.action_space, names)
         observation, _ = self._env.reset(seed=task.data["seed"])
         told = "\n".join([message.content for message in task.prompt])
@@ -119,11 +120,15 @@ class GymnasiumEnvironment(BlockingEnvironment):
         return self._config.observation.replace("{observation}", text)
 
 
-def _check(config: GymnasiumConfig) -> None:
-    """Raises `UserError` where there is no such environment."""
+def _registered(config: GymnasiumConfig) -> str:
+    """The id without the module, which is imported. Raises `UserError` where there is no such environment."""
     import gymnasium
 
+    module, _, id = config.env.rpartition(":")
     try:
-        gymnasium.spec(config.env)
+        if module:
+            importlib.import_module(module)
+        gymnasium.spec(id)
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"Gymnasium has no environment {config.env!r}: {error}") from error
+    return id

@@ -10,7 +10,9 @@ from agent_rl.chat.codec import ChatCodec
 from agent_rl.config import build
 from agent_rl.engine.scripted import ScriptedEngine
 from agent_rl.errors import ConfigError, ModelError, UserError
-from agent_rl.evaluate.harness import EvalConfig, evaluate, model_source, run
+from agent_rl.evaluate.actor import model_source
+from agent_rl.evaluate.eval_config import EvalConfig
+from agent_rl.evaluate.harness import evaluate, run
 from agent_rl.rollout.agent import OracleAgent, PolicyAgent, RandomAgent
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.checkpoint import save_checkpoint

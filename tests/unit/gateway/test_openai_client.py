@@ -52,7 +52,8 @@ async def test_what_the_client_sends_back_continues_the_conversation(codec, sayi
         last = await client.complete([*ASKED, first.echo, result], TOOLS, SAMPLING, seed=2)
     assert last.message.content == "done"
     assert len(recording.segments()) == 1, "the echo is the same history"
-    assert last.context_tokens == len(recording.segments()[0].token_ids_T)
+    counted = last.usage.prompt_tokens + last.usage.sampled_tokens
+    assert counted == len(recording.segments()[0].token_ids_T)
     assert client.stats.requests == 2
 
 

@@ -1,0 +1,174 @@
+"""Episodes as plain conversations: what every format at the level of messages has in common."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from agent_rl.chat.wire import Wire, message_from_wire, message_to_wire
+from agent_rl.errors import UserError
+from agent_rl.types import (
+    Failure,
+    FinishReason,
+    Group,
+    Message,
+    Owner,
+    StopReason,
+    Task,
+    ToolCall,
+    Trajectory,
+    Turn,
+)
+
+Row: TypeAlias = dict[str, Any]
+MALFORMED = "malformed_call"
+"""The name in a file of a tool call that could not be read, and has none."""
+
+
+class RowError(ValueError):
+    """A row that is not of its format; one sentence that says where."""
+
+
+class Described(NamedTuple):
+    """What a conversation does not say of its episode, and formats keep beside it.
+
+    Without `prompt_messages` the prompt is what comes before the first message of the assistant.
+    """
+
+    task: Task
+    group: int
+    member: int
+    rewards: Sequence[float]
+    stop_reason: StopReason
+    failure: Failure | None = None
+    seed: int = 0
+    metrics: Mapping[str, float] = {}
+    prompt_messages: int | None = None
+
+
+def prompt_of(episode: Trajectory) -> list[Wire]:
+    """The opening messages."""
+    return [to_wire(message) for message in episode.prompt]
+
+
+def completion_of(episode: Trajectory) -> list[Wire]:
+    """Everything after: responses and what they were answered. The agent's internal turns are not part of it."""
+    turns = (turn for turn in episode.turns if not turn.internal)
+    return [to_wire(message) for turn in turns for message in (turn.action, *turn.observations)]
+
+
+def to_wire(message: Message) -> Wire:
+    """In OpenAI's format; a malformed call has its `error` beside it, and a name in any case."""
+    wire = message_to_wire(message)
+    for call, written in zip(message.tool_calls, wire.get("tool_calls", ()), strict=True):
+        if call.error is not None:
+            written["error"] = call.error
+            written["function"]["name"] = call.name or MALFORMED
+    return wire
+
+
+def from_wire(wire: object, where: str) -> Message:
+    """Inverse of `to_wire`. Raises `WireError` for what is no message."""
+    message = message_from_wire(wire, where)
+    if not message.tool_calls:
+        return message
+    errors = [call.get("error") for call in cast("Wire", wire)["tool_calls"]]
+    calls = zip(message.tool_calls, errors, strict=True)
+    return replace(
+        message, tool_calls=tuple(call if error is None else _malformed(call, error) for call, error in calls)
+    )
+
+
+def _malformed(call: ToolCall, error: object) -> ToolCall:
+    return replace(call, name="" if call.name == MALFORMED else call.name, error=str(error))
+
+
+def rewards_of(episode: Trajectory) -> list[float]:
+    """Of each turn in the conversation; an internal turn's goes to the next one's."""
+    rewards, carried = list[float](), 0.0
+    for turn in episode.turns:
+        carried += turn.reward
+        if not turn.internal:
+            rewards.append(carried)
+            carried = 0.0
+    return rewards
+
+
+def trajectory_of(messages: Sequence[object], described: Described) -> Trajectory:
+    """An episode without tokens, from its conversation. Raises `RowError` or `WireError` where it is none."""
+    said = [from_wire(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    if described.prompt_messages is None:
+        prompt = tuple(itertools.takewhile(lambda message: message.role != "assistant", said))
+    else:
+        prompt = tuple(said[: described.prompt_messages])
+    rounds = _rounds(said[len(prompt) :])
+    rewards = list(described.rewards)
+    if len(rewards) > len(rounds):
+        raise RowError(f"{len(rewards)} rewards for {len(rounds)} messages of the assistant")
+    rewards = [0.0] * (len(rounds) - len(rewards)) + rewards  # one reward is that of the last turn
+    return Trajectory(
+        task=described.task,
+        group_index=described.group,
+        member=described.member,
+        seed=described.seed,
+        prompt=prompt,
+        segments=(),
+        turns=tuple(
+            Turn(
+                index=index,
+                segment=0,
+                start=0,
+                end=0,
+                action=action,
+                observations=tuple(observations),
+                reward=reward,
+                reward_terms={},
+                tool_results=(),
+                finish_reason=FinishReason.STOP,
+            )
+            for index, ((action, *observations), reward) in enumerate(zip(rounds, rewards, strict=True))
+        ),
+        stop_reason=described.stop_reason,
+        failure=described.failure,
+        metrics=dict(described.metrics),
+    )
+
+
+def _rounds(messages: Sequence[Message]) -> list[list[Message]]:
+    """Each message of the assistant, with those that follow it."""
+    rounds: list[list[Message]] = []
+    for message in messages:
+        if message.role == "assistant":
+            rounds.append([message])
+        elif rounds:
+            rounds[-1].append(message)
+        else:
+            raise RowError(f"the first message after the prompt is of the {message.role}, not of the assistant")
+    return rounds
+
+
+def failure_to_row(failure: Failure | None) -> Row | None:
+    """Without the traceback."""
+    if failure is None:
+        return None
+    return {"kind": failure.kind, "owner": str(failure.owner), "stage": failure.stage, "message": failure.message}
+
+
+def failure_from_row(row: Mapping[str, Any] | None) -> Failure | None:
+    """Inverse of `failure_to_row`."""
+    if row is None:
+        return None
+    return Failure(str(row["kind"]), Owner(row["owner"]), str(row.get("stage", "")), str(row.get("message", "")))
+
+
+def grouped(episodes: Iterable[Trajectory]) -> Iterator[Group]:
+    """Groups of neighbouring episodes. Raises `UserError` when a group comes back after another."""
+    seen = set[int]()
+    for index, members in itertools.groupby(episodes, key=lambda episode: episode.group_index):
+        if index in seen:
+            raise UserError(f"The rows of group {index} are not together: sort the file by group.")
+        seen.add(index)
+        trajectories = tuple(members)
+        yield Group(index, trajectories[0].task, trajectories)

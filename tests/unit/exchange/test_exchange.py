@@ -1,0 +1,425 @@
+"""Every format: what it promises to keep comes back, what others' tools demand holds, and mistakes are explained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import weakref
+from pathlib import Path
+from typing import Any
+
+import atif
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent_rl import cli
+from agent_rl.config import build
+from agent_rl.errors import UserError
+from agent_rl.evaluate.eval_config import EvalConfig
+from agent_rl.evaluate.harness import run
+from agent_rl.exchange import atif as ours
+from agent_rl.exchange import chat, verifiers, verl
+from agent_rl.exchange.formats import FORMATS, read_groups, write_groups
+from agent_rl.store.opening import open_journal
+from agent_rl.store.records import trajectory_to_json
+from agent_rl.testing.environments import CountUp
+from agent_rl.types import (
+    Failure,
+    FinishReason,
+    Group,
+    Message,
+    Owner,
+    Segment,
+    StopReason,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Turn,
+)
+
+COUNT = f"{CountUp.__module__}:CountUp"
+
+# --- episodes of every kind -----------------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(["", "\x00\u202e", "🙂\n<x>"])
+NUMBER = st.floats(allow_nan=False, allow_infinity=False, width=64)
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | TEXT, lambda v: st.lists(v, max_size=2), max_leaves=3
+)
+DATA = st.dictionaries(TEXT, VALUE, max_size=2)
+NUMBERS = st.dictionaries(TEXT, NUMBER, max_size=2)
+CALL = st.builds(ToolCall, st.sampled_from(["a", "b"]), st.sampled_from(["run", "look"]), DATA, st.none())
+BROKEN = st.builds(ToolCall, st.just("c"), st.sampled_from(["", "run"]), st.just({}), TEXT)
+PROMPT = st.lists(st.builds(Message, st.sampled_from(["system", "user"]), TEXT), max_size=2).map(tuple)
+ACTION = st.builds(
+    Message,
+    st.just("assistant"),
+    TEXT,
+    st.lists(CALL | BROKEN, max_size=2).map(tuple),
+    st.none(),
+    st.none() | TEXT,
+)
+ANSWER = st.builds(Message, st.just("user"), TEXT) | st.builds(
+    Message, st.just("tool"), TEXT, st.just(()), st.sampled_from(["a", "z"])
+)
+RESULT = st.builds(ToolResult, CALL, TEXT, st.none() | TEXT, NUMBER)
+KEY = st.recursive(st.none() | st.integers() | TEXT | st.binary(max_size=3), lambda k: st.tuples(k, k), max_leaves=3)
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> Segment:
+    """Any tokens; log-probs of any bits, but where nothing was sampled."""
+    length = draw(st.integers(1, 6))
+    mask_T = np.array(draw(st.lists(st.booleans(), min_size=length, max_size=length)), np.bool_)
+    bits = st.floats(width=32, allow_nan=True, allow_infinity=True)
+    logprobs_T = np.array(draw(st.lists(bits, min_size=length, max_size=length)), np.float32)
+    ids = draw(st.lists(st.integers(0, 2**31 - 1), min_size=length, max_size=length))
+    versions = draw(st.lists(st.integers(0, 2**31 - 1), min_size=length, max_size=length))
+    return Segment(
+        np.array(ids, np.int32),
+        mask_T,
+        np.where(mask_T, logprobs_T, np.float32(0)),
+        np.where(mask_T, versions, -1).astype(np.int32),
+    )
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> Group:
+    """Siblings with tokens, internal turns and failures."""
+    prompt = draw(PROMPT)
+    task = Task(draw(TEXT), prompt, draw(DATA), draw(TEXT), draw(st.lists(TEXT, max_size=2).map(tuple)))
+    index = draw(st.integers(0, 2**40))
+    return Group(index, task, tuple(draw(episodes(task, index, member)) for member in range(draw(st.integers(1, 3)))))
+
+
+@st.composite
+def episodes(draw: st.DrawFn, task: Task, index: int, member: int) -> Trajectory:
+    parts = tuple(draw(st.lists(segments(), max_size=2)))
+    turns = tuple(draw(turn(number, parts)) for number in range(draw(st.integers(0, 3))))
+    failure = draw(st.none() | st.builds(Failure, TEXT, st.sampled_from(Owner), TEXT, TEXT, TEXT, st.booleans()))
+    return Trajectory(
+        task=task,
+        group_index=index,
+        member=member,
+        seed=draw(st.integers(0, 2**62)),
+        prompt=draw(PROMPT),
+        segments=parts,
+        turns=turns,
+        stop_reason=StopReason.FAILURE if failure else draw(st.sampled_from(StopReason)),
+        failure=failure,
+        began_at=draw(st.sampled_from([0.0, 1.7e9])),
+        setup_s=draw(NUMBER),
+        duration_s=1.5,
+        attempts=draw(st.integers(1, 3)),
+        metrics=draw(NUMBERS),
+    )
+
+
+@st.composite
+def turn(draw: st.DrawFn, number: int, parts: tuple[Segment, ...]) -> Turn:
+    segment = draw(st.integers(0, len(parts) - 1)) if parts else 0
+    internal = draw(st.booleans())
+    end = draw(st.integers(0, len(parts[segment].token_ids_T))) if parts else 0
+    return Turn(
+        index=number,
+        segment=segment,
+        start=draw(st.integers(0, end)),
+        end=end,
+        action=draw(ACTION),
+        observations=() if internal else tuple(draw(st.lists(ANSWER, max_size=2))),  # nobody sees it
+        reward=draw(st.integers(-4, 4)) / 4,
+        reward_terms=draw(NUMBERS),
+        tool_results=tuple(draw(st.lists(RESULT, max_size=1))),
+        finish_reason=draw(st.sampled_from(FinishReason)),
+        state_key=draw(KEY),
+        internal=internal,
+        tag=draw(TEXT),
+    )
+
+
+PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+# --- what comes back ------------------------------------------------------------------------------------------------
+
+
+def bits(segment: Segment) -> list[tuple[str, bytes]]:
+    rows = (getattr(segment, field.name) for field in dataclasses.fields(segment))
+    return [(row.dtype.name, row.tobytes()) for row in rows]
+
+
+def test_parquet_loses_nothing(tmp_path_factory: pytest.TempPathFactory):
+    @PROPERTY
+    @given(st.lists(groups(), max_size=3, unique_by=lambda group: group.index))
+    def check(written: list[Group]) -> None:
+        path = tmp_path_factory.mktemp("parquet") / "run.parquet"
+        write_groups(written, path, "parquet")
+        again = list(read_groups(path, "parquet"))
+        assert [(group.index, group.task) for group in again] == [(group.index, group.task) for group in written]
+        for before, after in zip(written, again, strict=True):
+            for old, new in zip(before.trajectories, after.trajectories, strict=True):
+                assert trajectory_to_json(new) == trajectory_to_json(old)
+                assert [turn.state_key for turn in new.turns] == [turn.state_key for turn in old.turns]
+                assert list(map(bits, new.segments)) == list(map(bits, old.segments))
+                assert new.failure == old.failure
+
+    check()
+
+
+def shown(episode: Trajectory) -> Any:
+    """What a format of messages keeps: who said what, the rewards of turns, and how it ended."""
+    turns = [turn for turn in episode.turns if not turn.internal]
+    rewards, carried = [], 0.0
+    for one in episode.turns:
+        carried += one.reward
+        if not one.internal:
+            rewards.append(carried)
+            carried = 0.0
+    said = [(turn.action, turn.observations) for turn in turns]
+    failure = episode.failure and (episode.failure.kind, episode.failure.owner, episode.failure.message)
+    return episode.member, episode.seed, episode.prompt, said, rewards, episode.stop_reason, failure, episode.metrics
+
+
+def through_json(rows: Any) -> list[dict[str, Any]]:
+    return [json.loads(json.dumps(row)) for row in rows]
+
+
+@PROPERTY
+@given(groups())
+def test_a_chat_keeps_every_message_reward_and_end(group: Group):
+    rows = through_json(chat.to_rows(group))
+    assert [row["reward"] for row in rows] == [episode.reward for episode in group.trajectories]
+    (again,) = chat.from_rows(rows)
+    assert (again.index, again.task) == (group.index, group.task)
+    assert list(map(shown, again.trajectories)) == list(map(shown, group.trajectories))
+
+
+@PROPERTY
+@given(groups())
+def test_rows_of_verifiers_keep_messages_and_the_reward_of_the_episode(group: Group):
+    rows = through_json(verifiers.to_rows(group))
+    (again,) = verifiers.from_rows(rows)
+    assert (again.index, again.task) == (group.index, group.task)
+    for old, new in zip(group.trajectories, again.trajectories, strict=True):
+        assert shown(new)[:4] == shown(old)[:4]
+        assert shown(new)[5:] == shown(old)[5:]
+        if new.turns:
+            assert new.reward == old.reward
+
+
+@PROPERTY
+@given(groups())
+def test_atif_documents_are_valid_and_come_back(group: Group):
+    """By the pydantic models of the format, which forbid fields that they do not know."""
+    rows = through_json(ours.to_rows(group))
+    for row, episode in zip(rows, group.trajectories, strict=True):
+        document = atif.Trajectory.model_validate(row)
+        assert document.schema_version == "ATIF-v1.7"
+        assert document.final_metrics is not None
+        tokens = [step.metrics for step in document.steps if step.metrics is not None]
+        assert document.final_metrics.total_completion_tokens == sum(turn.end - turn.start for turn in episode.turns)
+        assert all(len(m.completion_token_ids or []) == len(m.logprobs or []) == m.completion_tokens for m in tokens)
+    (again,) = ours.from_rows(rows)
+    assert (again.index, again.task) == (group.index, group.task)
+    for old, new in zip(group.trajectories, again.trajectories, strict=True):
+        assert shown(new)[4:] == shown(old)[4:]
+        assert new.prompt == old.prompt
+        for before, after in zip((t for t in old.turns if not t.internal), new.turns, strict=True):
+            assert after.action == before.action
+            assert sorted(map(repr, after.observations)) == sorted(map(repr, before.observations))
+
+
+# --- files of others ------------------------------------------------------------------------------------------------
+
+
+def test_a_chat_of_somebody_elses():
+    row = {"messages": [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}], "reward": 1}
+    first, second = chat.from_rows([row, {"messages": row["messages"]}])
+    assert (first.index, second.index) == (0, 1)
+    (episode,) = first.trajectories
+    assert (episode.reward, episode.stop_reason, episode.segments) == (1.0, StopReason.TERMINATED, ())
+    assert [message.content for message in (*episode.prompt, episode.turns[0].action)] == ["2+2?", "4"]
+
+
+def test_rows_that_verifiers_wrote():
+    said = {"prompt": [{"role": "user", "content": "2+2?"}], "completion": [{"role": "assistant", "content": "4"}]}
+    base = {"example_id": 7, "task": "gsm8k", "answer": "4", "info": '{"level": 2}', "metrics": {"correct": 1.0}}
+    rows = [{**base, **said, "reward": 1.0}, {**base, **said, "reward": 0.0, "is_truncated": True}]
+    (group,) = verifiers.from_rows(rows)
+    assert group.task.data == {"answer": "4", "info": {"level": 2}}
+    assert [episode.member for episode in group.trajectories] == [0, 1]
+    assert [episode.reward for episode in group.trajectories] == [1.0, 0.0]
+    assert [episode.terminated for episode in group.trajectories] == [True, False]
+
+
+def test_an_atif_document_of_another_agent():
+    """The example of the specification's package."""
+    call = {"tool_call_id": "c1", "function_name": "now", "arguments": {}}
+    result = {"source_call_id": "c1", "content": "12:00"}
+    steps = [
+        {"step_id": 1, "source": "user", "message": "What time is it?"},
+        {
+            "step_id": 2,
+            "source": "agent",
+            "message": "Let me check.",
+            "tool_calls": [call],
+            "observation": {"results": [result]},
+            "metrics": {"prompt_tokens": 120, "completion_tokens": 18},
+        },
+    ]
+    row = {"schema_version": "ATIF-v1.4", "agent": {"name": "x", "version": "1"}, "steps": steps}
+    atif.Trajectory.model_validate(row)
+    (group,) = ours.from_rows([row])
+    (one,) = group.trajectories[0].turns
+    assert one.action.tool_calls == (ToolCall("c1", "now", {}),)
+    assert one.observations == (Message("tool", "12:00", tool_call_id="c1"),)
+
+
+# --- verl -----------------------------------------------------------------------------------------------------------
+
+
+def example() -> Group:
+    task = Task("t1", (Message("user", "2+2?"),), {"answer": 4}, "sums", ("easy", "plus"))
+    call = ToolCall("a", "add", {"x": 2})
+    said = Message("assistant", "Hm.", (call,)), (Message("tool", "4", tool_call_id="a"),)
+    one = Turn(0, 0, 0, 0, *said, 1.0, {}, (), FinishReason.STOP)
+    return Group(3, task, (Trajectory(task, 3, 0, 0, task.prompt, (), (one,), StopReason.TERMINATED),))
+
+
+def test_verls_tasks_are_what_its_dataset_reads(tmp_path: Path):
+    import datasets
+
+    path = tmp_path / "train.parquet"
+    write_groups([example()], path, "verl")
+    (row,) = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert row["prompt"] == [{"role": "user", "content": "2+2?"}]
+    assert (row["data_source"], row["ability"]) == ("sums", "easy,plus")
+    assert row["reward_model"] == {"style": "rule", "ground_truth": '{"answer": 4}'}
+    assert row["extra_info"] == {"index": 3, "id": "t1", "data": '{"answer": 4}'}
+
+
+def test_verls_dumps_have_its_columns():
+    (row,) = verl.rollout_rows(example())
+    assert list(row)[:5] == ["input", "output", "gts", "score", "step"]
+    assert row["input"] == "user\n2+2?"
+    assert row["output"].startswith('assistant\nHm.\n{"name": "add"')
+    assert row["output"].endswith("tool\n4")
+
+
+# --- files and commands ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    fields = {"environment": COUNT, "agent": "oracle", "tasks": 40, "samples": 2, "run_dir": str(folder)}
+    run(build(EvalConfig, fields))
+    return folder
+
+
+@pytest.mark.parametrize("format", [name for name, format in FORMATS.items() if format.read])
+def test_a_run_is_exported_and_imported(folder: Path, tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]):
+    file, copy = str(tmp_path / "file"), tmp_path / "copy"
+    assert cli.main(["export", str(folder), "--format", format, "--output", file]) == 0
+    assert "40 groups are in" in capsys.readouterr().out
+    assert cli.main(["import", file, "--format", format, "--run-dir", str(copy)]) == 0
+    with open_journal(folder) as before, open_journal(copy) as after:
+        assert after.scores() == before.scores()
+    assert cli.main(["compare", str(folder), str(copy)]) == 0
+    assert "40 common tasks" in capsys.readouterr().out
+
+
+def test_only_some_episodes(folder: Path, tmp_path: Path):
+    file = tmp_path / "some.jsonl"
+    options = ["--format", "chat", "--output", str(file), "--first", "3", "--successes"]
+    assert cli.main(["export", str(folder), *options]) == 0
+    assert len(file.read_text().splitlines()) == 6
+    other = tmp_path / "none.jsonl"
+    assert cli.main(["export", str(folder), *options[:3], str(other), "--successes", "--success-threshold", "2"]) == 0
+    assert other.read_text() == ""
+
+
+class Data(dict[str, Any]):
+    """Data of a task that can be watched."""
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_groups_are_never_all_in_memory(tmp_path: Path, format: str):
+    """The writer lets a group go when it has written it."""
+    watched: list[weakref.ref[Data]] = []
+    most = 0
+
+    def made():
+        nonlocal most
+        for index in range(200):
+            data = Data(answer=index)
+            watched.append(weakref.ref(data))
+            task = dataclasses.replace(example().task, data=data)
+            episode = dataclasses.replace(example().trajectories[0], task=task, group_index=index)
+            del data
+            yield Group(index, task, (episode,))
+            most = max(most, sum(one() is not None for one in watched))
+
+    write_groups(made(), tmp_path / "file", format)
+    assert most <= 4
+
+
+def test_a_file_is_read_as_far_as_it_is_asked_for(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in chat.to_rows(example())) * 2 + "broken")
+    rows = (row for row in read_groups(path, "chat"))
+    with pytest.raises(UserError, match="line 3"):
+        next(rows)  # its rows end where the third line shows that they do
+    path.write_text('{"messages": []}\n{"messages": []}\nbroken')
+    rows = read_groups(path, "chat")
+    assert next(rows).index == 0
+    with pytest.raises(UserError, match="line 3"):
+        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"messages": 3}', "line 1: a row needs messages"),
+        ("{", "line 1: "),
+        ("[]", "line 1: a row is a JSON object, not list"),
+        ('{"messages": []}\n{"messages": [{"role": "judge"}]}', "line 2: messages\\[0\\].role is 'judge'"),
+        ('{"messages": [{"role": "user", "content": "x"}], "reward": 1}', "1 rewards for 0 messages"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "chats.jsonl"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        list(read_groups(path, "chat"))
+
+
+def test_rows_of_a_group_that_are_apart_are_refused():
+    first, second = (dataclasses.replace(example(), index=index) for index in (0, 1))
+    rows = [row for group in (first, second, first) for row in chat.to_rows(group)]
+    for row, index in zip(rows, (0, 1, 0), strict=True):
+        row["metadata"]["group"] = index
+    with pytest.raises(UserError, match="group 0 are not together"):
+        list(chat.from_rows(rows))
+
+
+def test_mistakes_are_one_sentence(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "x.parquet"
+    file.write_text("not parquet")
+    new = ["--run-dir", str(tmp_path / "new")]
+    for arguments, message in (
+        (["export", str(folder), "--format", "chat", "--output", str(file)], "exists already"),
+        (["export", str(folder), "--format", "chat", "--output", str(tmp_path / "no" / "x")], "cannot be written"),
+        (["export", str(tmp_path), "--format", "chat", "--output", "x"], "There are no episodes in"),
+        (["import", str(tmp_path / "gone"), "--format", "chat", *new], "There is no file"),
+        (["import", str(file), "--format", "parquet", *new], "cannot be read as parquet"),
+        (["import", str(file), "--format", "verl", *new], "verl"),
+        (["export", str(folder), "--format", "sharegpt", "--output", "x"], "sharegpt"),
+    ):
+        assert cli.main(arguments) == 2, arguments
+        assert message in capsys.readouterr().err
+    with pytest.raises(UserError, match="does not hold enough to be read back; these do: atif, chat"):
+        read_groups(file, "verl_rollouts")

@@ -52,10 +52,7 @@ TRAINING = parity_config(
     deterministic=False,
     limits=RolloutLimits(max_turns=3, max_response_tokens=4, max_context_tokens=96),
 )
-EVALUATION: dict[str, Any] = {"environment": "guess_number", "agent": "random", "split": "train"} | {
-    "tasks": 40,
-    "concurrency": 2,
-}
+EVALUATION = EvalConfig(environment="guess_number", agent="random", split="train", tasks=40, concurrency=2)
 
 
 # --- the two kinds of run ---
@@ -69,7 +66,7 @@ def train(run_dir: Path) -> None:
 
 def evaluate(run_dir: Path) -> None:
     resume = (run_dir / "config.json").is_file()
-    run_evaluation(EvalConfig(**EVALUATION, run_dir=run_dir, resume=resume))
+    run_evaluation(EVALUATION.model_copy(update={"run_dir": run_dir, "resume": resume}))
 
 
 def what_happened(run_dir: Path) -> dict[str, Any]:
@@ -217,7 +214,7 @@ def main(kind: str, folder: Path, kills: int, seed: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    environment_spec(EVALUATION["environment"])  # imports it
+    environment_spec(EVALUATION.environment)  # imports it
     gc.collect()
     gc.freeze()  # or each life would look through all of torch
     main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -3,9 +3,9 @@
     python kill_anywhere.py train|evaluate FOLDER KILLS SEED
 
 Everything is imported once; each life is a forked child, before any thread is started. A child is killed by its parent
-after a random time, or kills itself at a random one of its events (opens, renames, removals; beginnings and ends of transactions). When
-a life reaches its end before it is killed, its run is compared with the undisturbed one and the next run begins. Prints
-a line of JSON for each run: how far it was at each death, and what differs in the end.
+after a random time, or kills itself at a random one of its events (opens, renames, removals; beginnings and ends of
+transactions). When a life reaches its end before it is killed, its run is compared with the undisturbed one and the
+next run begins. Prints a line of JSON for each run: how far it was at each death, and what differs in the end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import gc
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ TRAINING = parity_config(
     deterministic=False,
     limits=RolloutLimits(max_turns=3, max_response_tokens=4, max_context_tokens=96),
 )
-EVALUATION: dict[str, Any] = {"environment": "guess_number", "agent": "random", "tasks": 150, "concurrency": 2}
+EVALUATION = EvalConfig(environment="guess_number", agent="random", split="train", tasks=40, concurrency=2)
 
 
 # --- the two kinds of run ---
@@ -64,7 +66,7 @@ def train(run_dir: Path) -> None:
 
 def evaluate(run_dir: Path) -> None:
     resume = (run_dir / "config.json").is_file()
-    run_evaluation(EvalConfig(**EVALUATION, run_dir=run_dir, resume=resume))
+    run_evaluation(EVALUATION.model_copy(update={"run_dir": run_dir, "resume": resume}))
 
 
 def what_happened(run_dir: Path) -> dict[str, Any]:
@@ -108,15 +110,14 @@ def _digest(plain: object, *arrays: Any) -> str:
     return digest.hexdigest()
 
 
-def progress(run_dir: Path) -> float:
-    """The share of the run's groups that are stored."""
+def groups_in(run_dir: Path) -> int:
+    """How many are stored."""
     try:
         with open_journal(run_dir) as journal:
             [(groups,)] = journal.rows(select(func.count()).select_from(schema.groups))
     except UserError:  # it died before it had a store
-        return 0.0
-    training = not (run_dir / "config.json").is_file()
-    return groups / (TRAINING.steps * TRAINING.groups_per_batch if training else EVALUATION["tasks"])
+        return 0
+    return groups
 
 
 # --- lives ---
@@ -125,7 +126,7 @@ def progress(run_dir: Path) -> float:
 def live(body: Callable[[Path], None], run_dir: Path, *, die_at_event: int = 0, count: Path | None = None) -> int:
     """Fork a child that runs `body`; returns its pid. It dies at its `die_at_event`-th watched event, if it gets there.
 
-    `count` is written with the number of events.
+    `count` is written with the number of events, and the modules that were needed.
     """
     if pid := os.fork():
         return pid
@@ -150,7 +151,7 @@ def live(body: Callable[[Path], None], run_dir: Path, *, die_at_event: int = 0, 
         Database.transact = watched_transact
         body(run_dir)
         if count is not None:
-            count.write_text(str(events))
+            count.write_text(json.dumps([events, sorted(sys.modules)]))
         status = 0
     except BaseException:  # noqa: BLE001  # a child must not go on as its parent
         traceback.print_exc()
@@ -182,9 +183,16 @@ def ended(pid: int, after_s: float | None) -> bool:
 def main(kind: str, folder: Path, kills: int, seed: int) -> None:
     body = {"train": train, "evaluate": evaluate}[kind]
     rng = random.Random(seed)
-    began = time.monotonic()
-    assert ended(live(body, folder / "whole", count=folder / "events"), None)
-    life_s, events = time.monotonic() - began, int((folder / "events").read_text())
+    life_s, events = 0.0, 0
+    for name in ("first", "whole"):
+        began = time.monotonic()
+        assert ended(live(body, folder / name, count=folder / "events"), None)
+        life_s = time.monotonic() - began
+        events, modules = json.loads((folder / "events").read_text())
+        for module in modules:  # what a life imports late, or most deaths would be while it does
+            if module not in sys.modules:
+                with suppress(ImportError):
+                    importlib.import_module(module)
     expected = what_happened(folder / "whole")
     killed = number = 0
     while killed < kills:
@@ -196,7 +204,7 @@ def main(kind: str, folder: Path, kills: int, seed: int) -> None:
             pid = live(body, run_dir, die_at_event=1 + int(at) if by_event and not last else 0)
             if ended(pid, None if by_event or last else at):
                 break
-            deaths.append(progress(run_dir))
+            deaths.append(groups_in(run_dir) / len(expected["groups"]))
         found = what_happened(run_dir)
         differs = sorted(name for name in expected if found[name] != expected[name])
         print(json.dumps({"deaths": deaths, "differs": differs}), flush=True)  # noqa: T201
@@ -206,7 +214,7 @@ def main(kind: str, folder: Path, kills: int, seed: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    environment_spec(EVALUATION["environment"])  # imports it
+    environment_spec(EVALUATION.environment)  # imports it
     gc.collect()
     gc.freeze()  # or each life would look through all of torch
     main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -247,16 +247,12 @@ def control(argv: Sequence[str]) -> None:
 
 def trace(argv: Sequence[str]) -> None:
     """Write a run as a trace for Perfetto (ui.perfetto.dev) or chrome://tracing."""
-    from agent_rl.store.journal import Journal
     from agent_rl.store.metrics import read_metrics
-    from agent_rl.store.run_folder import STORE
+    from agent_rl.store.opening import open_journal
     from agent_rl.trace import chrome_trace
 
     config = parse_options(TraceConfig, argv, prog="agent-rl trace", style=OptionStyle(positional="run"))
-    store = config.run / STORE
-    if not store.is_file():
-        raise UserError(f"There is no run in {config.run}: give a folder that `agent-rl train` wrote.")
-    with Journal(store) as journal:
+    with open_journal(config.run) as journal:
         events = chrome_trace(journal.load_groups(config.first_group).values(), read_metrics(config.run))
     output = config.output or config.run / "trace.json"
     output.write_text(json.dumps(events), encoding="utf-8")

@@ -27,13 +27,14 @@ from agent_rl.batches import Batch, assemble, batch_metrics
 from agent_rl.chat.codec import ChatCodec
 from agent_rl.control import serve_control
 from agent_rl.credit import get_estimator, get_shaping, mean_reward_within
-from agent_rl.credit.rows import row_groups, to_rows
+from agent_rl.credit.rows import row_groups, row_places, to_rows
 from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import open_engine
 from agent_rl.errors import ConfigError, UserError
 from agent_rl.imitation import Imitated, imitated
 from agent_rl.learner.frozen_policy import load_teacher
 from agent_rl.learner.learner import Learner
+from agent_rl.learner.watch import Seen
 from agent_rl.mix import Mix
 from agent_rl.otel import OpenTelemetry
 from agent_rl.rollout.context import policy_agents
@@ -44,14 +45,15 @@ from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import stream
-from agent_rl.store.checkpoint import LEARNER, MODEL, load_latest, save_checkpoint
+from agent_rl.store.checkpoint import LEARNER, MODEL, list_checkpoints, load_latest, save_checkpoint
 from agent_rl.store.journal import Journal
 from agent_rl.store.metrics import MetricsLogger
-from agent_rl.store.run_folder import STORE
+from agent_rl.store.opening import open_journal
+from agent_rl.store.trained_tokens import TrainedTokens
 from agent_rl.tool.cache import ToolCache
 from agent_rl.tool.services import ToolServices, tool_services
 from agent_rl.train_config import TrainConfig
-from agent_rl.types import Group, SamplingParams, Task
+from agent_rl.types import Group, SamplingParams, Task, TrainingRow
 from agent_rl.valuation import Surroundings, Valuation, open_valuation
 
 if TYPE_CHECKING:
@@ -136,7 +138,7 @@ async def train(
         progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
     with (
         ExitStack() as extras,
-        Journal(run_dir / STORE) as journal,
+        open_journal(run_dir, create=True) as journal,
         MetricsLogger(
             run_dir,
             resume_step=progress.step,
@@ -145,7 +147,8 @@ async def train(
         ) as logger,
     ):
         journal.rewind(progress.step)
-        around = Surroundings(model, learner, journal.path, seen_by_credit, steps=config.steps, seed=config.seed)
+        journal.index_checkpoints(list_checkpoints(run_dir))
+        around = Surroundings(model, learner, run_dir, seen_by_credit, steps=config.steps, seed=config.seed)
         critic = extras.enter_context(open_valuation(kind, config.critic, config.utterance_critic, around))
         if critic is not None and critic_state is not None:
             critic.load_state_dict(critic_state)
@@ -243,6 +246,7 @@ class _Run:
         self._program = program
         self._imitate = imitate
         self._tool_cache: ToolCache | None = None
+        self._trained_tokens = list[TrainedTokens]()  # of the step that is being recorded
 
     async def go(
         self,
@@ -407,9 +411,24 @@ class _Run:
         if rows and (critic is None or self.progress.step >= critic.alone_steps):
             played = [self._seen_by_credit(group) for group in batch.groups]
             shown = [] if self._imitate is None else self._imitate(played, self.progress.step)
-            report = self._learner.step(rows, row_groups(groups), version=self.progress.step, imitated=shown)
+            every = self._config.trained_tokens_every
+            seen = Seen() if every and (self.progress.step + 1) % every == 0 else None
+            report = self._learner.step(rows, row_groups(groups), version=self.progress.step, imitated=shown, seen=seen)
+            self._trained_tokens = [] if seen is None else self._trained(groups, rows, seen)
             metrics |= {f"learner/{name}": value for name, value in report.items()}
         return metrics
+
+    def _trained(self, groups: Sequence[Group], rows: Sequence[TrainingRow], seen: Seen) -> list[TrainedTokens]:
+        step, places = self.progress.step + 1, row_places(groups)
+        return [
+            TrainedTokens(
+                *(episode.group_index, episode.member, segment, step),
+                *(values_T[row.response_mask_T] for values_T in (logprobs_T, row.advantages_T, entropies_T)),
+            )
+            for (_, episode, segment), row, logprobs_T, entropies_T in zip(
+                places, rows, seen.logprobs, seen.entropies, strict=True
+            )
+        ]
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the journal's position and what `_export` writes. Live tensors."""
@@ -424,6 +443,9 @@ class _Run:
         """Blocking: journal, trackers, and a checkpoint when one is due."""
         config, progress = self._config, self.progress
         self._journal.mark_consumed(progress.step, [group.index for group in batch.groups])
+        if self._trained_tokens:
+            self._journal.add_trained_tokens(progress.step, self._trained_tokens)
+            self._trained_tokens = []
         self._logger.log(progress.step, metrics)
         due = progress.step % config.checkpoint_every == 0
         if due or progress.step == config.steps or self._control.stopping:
@@ -437,6 +459,7 @@ class _Run:
                 export=self._export,
                 keep=config.keep_checkpoints,
             )
+            self._journal.index_checkpoints(list_checkpoints(self._run_dir))
 
 
 def _refuse_total_failure(batch: Batch) -> None:

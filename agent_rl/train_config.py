@@ -84,6 +84,11 @@ class TrainConfig(Config):
     )
     checkpoint_every: int = Field(default=20, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1, description="Checkpoints that stay on disk.")
+    trained_tokens_every: int = Field(
+        default=1,
+        ge=0,
+        description="Every n-th step, keep what the trainer saw of each token: log-prob, advantage, entropy. 0: never.",
+    )
     opentelemetry: bool = Field(
         default=False,
         description="Send a span of each episode to where the OTEL_* variables say (needs the extra otel).",

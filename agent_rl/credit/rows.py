@@ -68,11 +68,16 @@ def row_groups(groups: Sequence[Group]) -> list[int]:
     The advantages of a group sum to zero: apart, its members push all that they have in common up or down, which is
     noise that hides the difference between them.
     """
+    return [number for number, _, _ in row_places(groups)]
+
+
+def row_places(groups: Sequence[Group]) -> list[tuple[int, Trajectory, int]]:
+    """For each row that `to_rows` makes: the number of its group, its episode, and which segment it is."""
     return [
-        number
+        (number, trajectory, place)
         for number, group in enumerate(groups)
         for trajectory in group.valid
-        for segment in trajectory.segments
+        for place, segment in enumerate(trajectory.segments)
         if _trained_tokens(segment)
     ]
 

@@ -23,8 +23,7 @@ from agent_rl.errors import ConfigError, UserError
 from agent_rl.evaluate.paired import Difference, paired_difference, tasks_for
 from agent_rl.evaluate.report import succeeds
 from agent_rl.evaluate.statistics import Estimate, Values, mean, proportion
-from agent_rl.store.journal import Journal
-from agent_rl.store.run_folder import STORE
+from agent_rl.store.opening import open_journal
 
 Occurrence: TypeAlias = tuple[str, int]
 _PRECISIONS = (0.05, 0.02, 0.01)
@@ -84,9 +83,7 @@ def run(config: CompareConfig) -> Comparison:
 
 def read_values(folder: Path, config: CompareConfig) -> dict[Occurrence, float]:
     """One value for each task of a run: the share of its valid episodes that succeed, or their mean reward."""
-    if not (folder / STORE).is_file():
-        raise UserError(f"There are no episodes in {folder}: name a folder that `agent-rl eval --run-dir` wrote.")
-    with Journal(folder / STORE) as journal:
+    with open_journal(folder) as journal:
         scores = journal.scores()
     rewards: defaultdict[int, list[float]] = defaultdict(list)
     ids: dict[int, str] = {}

@@ -33,7 +33,8 @@ from agent_rl.rollout.manager import run_tasks
 from agent_rl.rollout.openai import OpenAIAgent
 from agent_rl.store.checkpoint import MODEL, list_checkpoints
 from agent_rl.store.journal import Journal
-from agent_rl.store.run_folder import REPORT, STORE, open_run
+from agent_rl.store.opening import open_journal
+from agent_rl.store.run_folder import REPORT, open_run
 from agent_rl.store.tasks import read_tasks
 from agent_rl.tool.config import ToolsConfig
 from agent_rl.tool.services import TokenEnds, tool_services
@@ -173,7 +174,7 @@ def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: 
     if config.run_dir is None:
         return anyio.run(play, config, on_group)
     folder = open_run(config, "eval", config.run_dir, resume=config.resume, free=config.free)
-    with Journal(folder / STORE) as journal:
+    with open_journal(folder, create=True) as journal:
         report = anyio.run(play, config, on_group, journal)
     (folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report

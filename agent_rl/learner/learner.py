@@ -33,6 +33,7 @@ from agent_rl.learner.policy import save_policy
 from agent_rl.learner.preparation import Preparation, with_shares
 from agent_rl.learner.tensors import PackedTensors, to_tensors
 from agent_rl.learner.value_head import ValueHead, prefix_values
+from agent_rl.learner.watch import Seen, Watch, gather
 from agent_rl.seeding import stream
 from agent_rl.store.state import read_state, write_state
 from agent_rl.types import FloatArray, IntArray, TrainingRow
@@ -51,6 +52,7 @@ class _Part:
     objective: Objective
     temperature: float
     beside: HiddenTerm | None = None
+    watch: Watch | None = None
 
 
 class Learner:
@@ -115,18 +117,22 @@ class Learner:
         *,
         version: int | None = None,
         imitated: Sequence[TrainingRow] = (),
+        seen: Seen | None = None,
     ) -> dict[str, float]:
         """Take `minibatches * epochs` optimizer steps on `rows` and report on them.
 
         `groups` numbers the group of each row, so that no minibatch cuts one; by default each row is its own.
         `version` is the weight version that the step starts from, for log-probs that are interpolated by age. Each
-        optimizer step imitates a part of the rows `imitated` (`LearnerConfig.imitation`).
+        optimizer step imitates a part of the rows `imitated` (`LearnerConfig.imitation`). `seen` is filled with
+        what the loss saw of `rows` when it saw them first.
         `mismatch_*` compares the sampler's log-probs with ours before the first update: it measures how far engine and
         learner disagree, and how stale the rows are. `tokens` counts what one pass forwards, the other values are means
         over the optimizer steps. Raises `ValueError` when no token is trained, or `version` or `imitation` is missing.
         """
         self._check(rows, version, imitated)
-        minibatches = [self._pack(part) for part in self._split(rows, range(len(rows)) if groups is None else groups)]
+        dealt = self._split(rows, range(len(rows)) if groups is None else groups)
+        minibatches = [self._pack(part) for part in dealt]
+        watches = [] if seen is None else [Watch(part) for part in dealt]
         beside = [self._pack(part) for part in self._split(imitated, range(len(imitated)))] if imitated else [[]]
         updates = self.config.epochs * len(minibatches)
         with packed_attention(self.model):
@@ -135,10 +141,19 @@ class Learner:
                 beside = [[self._prepare.with_old(batch) for batch in batches] for batches in beside]
             reports = [
                 self._optimize(
-                    self._parts(minibatches[i % len(minibatches)], beside[i % len(beside)], version, i / updates)
+                    self._parts(
+                        minibatches[i % len(minibatches)],
+                        beside[i % len(beside)],
+                        version,
+                        i / updates,
+                        watches[i] if i < len(watches) else None,
+                    )
                 )
                 for i in range(updates)
             ]
+        if seen is not None:
+            found = gather(rows, watches, None if self._sharding is None else self._sharding.sum)
+            seen.logprobs, seen.entropies = found.logprobs, found.entropies
         return self._report(reports, [batch for batches in minibatches for batch in batches])
 
     def supervised_step(self, rows: Sequence[TrainingRow]) -> dict[str, float]:
@@ -233,12 +248,13 @@ class Learner:
         imitated: Sequence[PackedTensors],
         version: int | None,
         progress: float,
+        watch: Watch | None,
     ) -> list[_Part]:
         """What one optimizer step is made of, after `progress` of all."""
         if version is not None and self.config.old_logprobs == "interpolate":
             batches = [with_shares(batch, version, progress) for batch in batches]
         values = None if self.value_head is None else self.value_head.beside_policy
-        parts = [_Part(batches, self._objective, self._temperature, values)]
+        parts = [_Part(batches, self._objective, self._temperature, values, watch)]
         if imitated and self._imitation is not None:
             parts.append(_Part(imitated, self._imitation, self._temperature))
         return parts
@@ -266,15 +282,18 @@ class Learner:
         for part in parts:
             for batch in part.batches:
                 prepared = self._prepare.with_distributions(batch) if part.objective.whole_vocabulary else batch
+                watch = part.watch
                 result = trained_loss(
                     self.model,
                     prepared,
-                    part.objective,
+                    part.objective if watch is None else watch.over(part.objective),
                     part.temperature,
                     Precision.of(self.config),
                     beside=part.beside,
                 )
                 result.loss.backward()
+                if watch is not None:
+                    watch.take(batch)
                 sums["loss"] += result.loss.item()
                 for name, value in result.metrics.items():
                     sums[name] += value.item()

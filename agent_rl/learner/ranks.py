@@ -26,6 +26,7 @@ from agent_rl.errors import UserError
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.sharding import Sharding, check_shardable
+from agent_rl.learner.watch import Seen
 from agent_rl.types import FloatArray, IntArray, TrainingRow
 
 _TOLD_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -117,10 +118,11 @@ class LeadingLearner(Learner):
         *,
         version: int | None = None,
         imitated: Sequence[TrainingRow] = (),
+        seen: Seen | None = None,
     ) -> dict[str, float]:
         """See `Learner.step`."""
-        with self._ranks.together("step", rows, groups, version=version, imitated=imitated):
-            return super().step(rows, groups, version=version, imitated=imitated)
+        with self._ranks.together("step", rows, groups, version=version, imitated=imitated, seen=seen):
+            return super().step(rows, groups, version=version, imitated=imitated, seen=seen)
 
     def values(self, rows: Sequence[IntArray]) -> list[FloatArray]:
         """See `Learner.values`: every rank computes all of them."""

@@ -22,6 +22,7 @@ from agent_rl.learner.batch import PackedBatch
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.layers import decoder_layers
 from agent_rl.learner.parts import whole
+from agent_rl.types import FloatArray
 
 _TRIES = 4  # token budgets that may deal more evenly, of which the least that needs no further round is taken
 
@@ -96,6 +97,12 @@ class Sharding:
         sums = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
         return dict(zip(values, sums.tolist(), strict=True))
+
+    def sum(self, values: FloatArray) -> FloatArray:
+        """The sums over the ranks, of arrays of one shape."""
+        sums = torch.as_tensor(values, device=self.device)
+        dist.all_reduce(sums)
+        return sums.cpu().numpy()
 
     def _part(self, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
         """This rank's part of a parameter that nobody gathers unasked."""

@@ -9,6 +9,7 @@ import torch
 
 from agent_rl.learner.attention import Layout, make_layout
 from agent_rl.learner.batch import PackedBatch
+from agent_rl.types import IntArray
 
 if TYPE_CHECKING:
     from agent_rl.learner.head import Head
@@ -72,13 +73,17 @@ class TrainedTokens:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedTensors:
-    """A `PackedBatch` on the model's device. `sources_K` are the flat positions that predict the trained tokens."""
+    """A `PackedBatch` on the model's device. `sources_K` are the flat positions that predict the trained tokens.
+
+    `rows_D` stays on the CPU: which of the rows that were packed each document is.
+    """
 
     token_ids_N: torch.Tensor
     position_ids_N: torch.Tensor
     layout: Layout
     sources_K: torch.Tensor
     trained: TrainedTokens
+    rows_D: IntArray
 
 
 def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1.0) -> PackedTensors:
@@ -109,4 +114,5 @@ def to_tensors(batch: PackedBatch, device: torch.device, total_weight: float = 1
             returns_K=real(batch.returns_K),
             old_values_K=torch.zeros_like(rollout_logprobs_K),
         ),
+        rows_D=batch.rows_D,
     )

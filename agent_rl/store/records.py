@@ -34,6 +34,11 @@ T = TypeVar("T")
 Record: TypeAlias = dict[str, Any]
 
 
+def checksum(task: str, record: str, token_rows: bytes) -> int:
+    """CRC-32 of what an episode is made of, to notice damage; 32 bits, unsigned."""
+    return zlib.crc32(token_rows, zlib.crc32(record.encode(), zlib.crc32(task.encode())))
+
+
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 

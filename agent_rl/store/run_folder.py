@@ -10,7 +10,6 @@ from agent_rl.config import Config, check_same_config, dump_config, load_config
 from agent_rl.errors import ConfigError
 
 CONFIG_FILE = "config.json"
-STORE = "store.db"
 REPORT = "report.json"
 
 

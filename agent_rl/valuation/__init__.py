@@ -15,7 +15,7 @@ from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.policy import load_policy
 from agent_rl.learner.utterance_critic import UtteranceCritic, UtteranceCriticConfig
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 from agent_rl.store.replay import Replay
 from agent_rl.types import Group, TrainingRow
 from agent_rl.valuation.token import HeadValuation, TokenValuation
@@ -62,7 +62,7 @@ class Surroundings:
 
     model: PreTrainedModel
     learner: Learner
-    journal: Path
+    run_dir: Path
     transform_group: Callable[[Group], Group]
     steps: int
     seed: int
@@ -82,7 +82,7 @@ def open_valuation(
         options = utterance.for_run(around.steps * utterance.updates)
         critic = UtteranceCritic(_first_model(utterance, around.model), options, seed=around.seed)
         baseline = _token_critic(token, around) if utterance.token_baseline else None
-        with Journal(around.journal) as journal:
+        with open_journal(around.run_dir) as journal:
             replay = Replay(journal, utterance.capacity, around.seed, around.transform_group)
             yield UtteranceValuation(critic, replay, around.learner.logprobs, baseline)
 

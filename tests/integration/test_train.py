@@ -20,7 +20,7 @@ from agent_rl.errors import UserError
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.utterance_critic import UtteranceCriticConfig
 from agent_rl.store.checkpoint import LEARNER, load_latest
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 
 SCRIPT = Path(__file__).with_name("train_parity.py")
 _spec = importlib.util.spec_from_file_location("train_parity", SCRIPT)
@@ -36,7 +36,7 @@ def run(run_dir: Path, config, **options):
 
 
 def journal_of(run_dir: Path):
-    with Journal(run_dir / "store.db") as journal:
+    with open_journal(run_dir) as journal:
         return journal.load_groups(), journal.consumed()
 
 
@@ -63,6 +63,24 @@ def test_synchronous_training_is_on_policy_and_changes_the_weights(tmp_path: Pat
     for name, parameter in model.named_parameters():
         if name in state["trainable"]:
             assert torch.equal(parameter, state["trainable"][name])
+
+
+def test_what_the_trainer_saw_is_kept_every_so_many_steps(tmp_path: Path) -> None:
+    run(tmp_path / "run", parity.parity_config(trained_tokens_every=2))
+    groups, consumed = journal_of(tmp_path / "run")
+    with open_journal(tmp_path / "run") as journal:
+        seen = {index: journal.trained_tokens(index) for index in groups}
+    assert not any(seen[index] for step, batch in consumed if step % 2 for index in batch)
+    found = [tokens for step, batch in consumed if step % 2 == 0 for index in batch for tokens in seen[index]]
+    assert found
+    for tokens in found:
+        assert tokens.step == tokens.group_index // 2 + 1
+        segment = groups[tokens.group_index].trajectories[tokens.member].segments[tokens.segment]
+        sampled_R = segment.rollout_logprobs_T[segment.response_mask_T]
+        np.testing.assert_allclose(tokens.logprobs_R, sampled_R, atol=1e-4, err_msg="on policy, both say the same")
+        assert (tokens.entropies_R > 0).all()
+    assert any((tokens.advantages_R > 0).all() for tokens in found)
+    assert any((tokens.advantages_R < 0).all() for tokens in found)
 
 
 def test_groups_may_lag_but_never_more_than_max_staleness(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent_rl.cli import main
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ def test_the_agents_sdk_plays_and_the_policy_trains(finished: Path, tmp_path: Pa
     run = tmp_path / "run"
     assert main(["train", "openai_agents", "--model", str(finished / "start"), "--run-dir", str(run), *options]) == 0
     assert json.loads((run / "report.json").read_text())["steps"] == 2
-    with Journal(run / "store.db") as journal:
+    with open_journal(run) as journal:
         groups = journal.load_groups().values()
     episodes = [episode for group in groups for episode in group.trajectories]
     assert [episode.failure for episode in episodes] == [None] * len(episodes)

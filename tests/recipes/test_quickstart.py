@@ -13,7 +13,7 @@ import pytest
 
 from agent_rl.cli import main
 from agent_rl.controls import shuffle_rewards
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 from agent_rl.types import FinishReason, Group, Message, StopReason, Task, Trajectory, Turn
 from tests.recipes.conftest import SMALL, train
 
@@ -33,7 +33,7 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert len((finished / "metrics.jsonl").read_text().splitlines()) == 2
     assert list((finished / "tensorboard").iterdir())
-    with Journal(finished / "store.db") as journal:
+    with open_journal(finished) as journal:
         assert [step for step, _ in journal.consumed()] == [1, 2]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent_rl.cli import main
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 
 
 @pytest.mark.slow
@@ -20,7 +20,7 @@ def test_two_steps_in_real_repositories(tmp_path: Path) -> None:
     report = json.loads((run / "report.json").read_text())
     assert report["oracle"]["value"] == 1.0
     assert report["steps"] == 2
-    with Journal(run / "store.db") as journal:
+    with open_journal(run) as journal:
         episodes = [episode for group in journal.load_groups().values() for episode in group.trajectories]
     assert episodes
     assert [episode.failure for episode in episodes] == [None] * len(episodes)

@@ -14,7 +14,7 @@ from agent_rl.rollout.agent import OracleAgent
 from agent_rl.rollout.episode import run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 from agent_rl.testing.environments import FaultyEnvironment, GuessNumber
 from agent_rl.trace import TRAINER, chrome_trace, episode_spans
 
@@ -56,7 +56,7 @@ def test_spans_of_an_episode_lie_inside_of_it_and_in_order(groups):
 
 
 def test_the_command_writes_what_perfetto_reads(groups, tmp_path, capsys):
-    with Journal(tmp_path / "store.db") as journal:
+    with open_journal(tmp_path, create=True) as journal:
         for group in groups:
             journal.append_group(group)
     line = {
@@ -81,7 +81,7 @@ def test_the_command_writes_what_perfetto_reads(groups, tmp_path, capsys):
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["trace", str(tmp_path)]) == 2
-    assert "There is no run in" in capsys.readouterr().err
+    assert "There are no episodes in" in capsys.readouterr().err
 
 
 def test_opentelemetry_gets_the_same_spans(groups):

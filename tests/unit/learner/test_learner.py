@@ -8,6 +8,7 @@ import torch
 
 from agent_rl.errors import ConfigError, NotFoundError
 from agent_rl.learner.learner import Learner, LearnerConfig
+from agent_rl.learner.watch import Seen
 
 FAST = LearnerConfig(learning_rate=1e-2, token_budget=64)
 
@@ -50,6 +51,31 @@ def test_mismatch_is_measured_before_the_first_update(make_model, make_rows):
     assert report["mismatch_abs"] == pytest.approx(0.1, rel=1e-4)
     assert report["mismatch_k3"] == pytest.approx(math.expm1(0.1) - 0.1, rel=1e-3)
     assert learner.optimizer_steps == 6
+
+
+@pytest.mark.parametrize("loss", ["ppo_clip", "gspo"])
+def test_seen_are_the_log_probs_of_the_weights_that_a_row_first_met(make_model, make_rows, loss):
+    """Where all groups go into one minibatch, those before the step; and looking changes nothing."""
+    config = FAST.model_copy(update={"epochs": 2, "loss": loss})
+    learner, unseen = Learner(make_model("qwen3"), config), Learner(make_model("qwen3"), config)
+    rows = make_rows([20, 30, 25, 22])
+    expected, seen = learner.logprobs(rows), Seen()
+    assert learner.step(rows, seen=seen) == unseen.step(rows)
+    for row, expected_T, logprobs_T, entropies_T in zip(rows, expected, seen.logprobs, seen.entropies, strict=True):
+        trained_T = row.weights_T != 0
+        np.testing.assert_allclose(logprobs_T[trained_T], expected_T[trained_T], atol=1e-5)
+        assert (entropies_T[trained_T] > 0).all()
+        assert np.isnan(logprobs_T[~trained_T]).all()
+        assert np.isnan(entropies_T[~trained_T]).all()
+
+
+def test_seen_rows_come_in_their_order_however_they_are_dealt(make_model, make_rows):
+    learner = Learner(make_model("qwen3"), FAST.model_copy(update={"minibatches": 3, "learning_rate": 0.0}))
+    rows, seen = make_rows([20, 30, 25, 22, 40]), Seen()
+    expected = learner.logprobs(rows)
+    learner.step(rows, [0, 1, 1, 2, 3], seen=seen)
+    for row, expected_T, logprobs_T in zip(rows, expected, seen.logprobs, strict=True):
+        np.testing.assert_allclose(np.where(row.weights_T != 0, logprobs_T, 0), expected_T, atol=1e-5)
 
 
 def test_the_learner_has_no_dropout_like_the_sampler(make_model, make_rows):

@@ -2,12 +2,13 @@
 
 import itertools
 import sys
+from pathlib import Path
 
 from conftest import example_group
 
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 
-with Journal(sys.argv[1]) as journal:
+with open_journal(Path(sys.argv[1]), create=True) as journal:
     first = max(journal.load_groups(), default=-1) + 1
     for index in itertools.count(first):
         journal.append_group(example_group(index))

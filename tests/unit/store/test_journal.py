@@ -2,7 +2,6 @@ import dataclasses
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,32 +9,32 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import select, text
 
 from agent_rl.errors import UserError
-from agent_rl.store import schema
-from agent_rl.store.journal import Journal
+from agent_rl.store import schema, trained_tokens
+from agent_rl.store.checkpoint import Checkpoint
+from agent_rl.store.opening import open_journal
+from agent_rl.store.trained_tokens import TrainedTokens
+from agent_rl.types import ToolCall, ToolResult
 
 WRITER = Path(__file__).with_name("append_forever.py")
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run" / "journal.db"
+def run_dir(tmp_path):
+    return tmp_path / "run"
 
 
 @pytest.fixture
-def journal(path):
-    with Journal(path) as journal:
+def journal(run_dir):
+    with open_journal(run_dir, create=True) as journal:
         yield journal
 
 
-def rows(path: Path, table):
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        found = [row._asdict() for row in connection.execute(select(table))]
-    engine.dispose()
-    return found
+def rows(journal, table):
+    return [row._asdict() for row in journal.rows(select(table).order_by(*table.primary_key))]
 
 
 def test_groups_come_back_from_an_index_on_in_order(journal, make_group):
@@ -74,17 +73,19 @@ def test_an_episode_of_another_task_is_refused(journal, make_group):
         journal.append_group(mixed)
 
 
-def test_columns_summarise_the_record(path, journal, make_group):
+def test_columns_summarise_the_record(journal, make_group):
     group = make_group(3)
     nan = dataclasses.replace(group.trajectories[2].turns[0], reward=float("nan"))
     broken = dataclasses.replace(group.trajectories[2], turns=(nan,))
     journal.append_group(dataclasses.replace(group, trajectories=(*group.trajectories[:2], broken)))
-    _, failed, not_finite = rows(path, schema.trajectories)
-    for name in ("record", "token_rows", "duration_s"):
-        failed.pop(name)
+    _, failed, not_finite = rows(journal, schema.trajectories)
+    failed.pop("duration_s")
     assert failed == {
+        "run": journal.run,
         "group_index": 3,
         "member": 1,
+        "task_id": "sql-3",
+        "environment": "sql",
         "reward": pytest.approx(0.2),
         "stop_reason": "failure",
         "failure_owner": "sandbox",
@@ -92,15 +93,99 @@ def test_columns_summarise_the_record(path, journal, make_group):
         "turns": 2,
         "tool_calls": 4,
         "tool_errors": 2,
+        "segments": 2,
         "tokens": 128,
         "sampled_tokens": 64,
         "attempts": 2,
+        "began_at": 0.0,
         "setup_s": 0.25,
         "generation_s": 0.0,
         "step_s": 1.0,
     }
     assert not_finite["reward"] is None
-    assert rows(path, schema.groups)[0]["task_id"] == "sql-3"
+    assert rows(journal, schema.groups)[0]["task_id"] == "sql-3"
+
+
+def test_turns_tool_calls_and_failures_have_rows_of_their_own(journal, make_group):
+    journal.append_group(make_group(3))
+    key = {"run": journal.run, "group_index": 3, "member": 1}
+    turns = [row for row in rows(journal, schema.turns) if row["member"] == 1]
+    assert turns[1] == {
+        **key,
+        "index": 1,
+        "prompt_tokens": 1,
+        "sampled_tokens": 1,
+        "reward": 0.1,
+        "finish_reason": "stop",
+        "tag": "",
+        "began_s": 0.0,
+        "generation_s": 0.0,
+        "step_s": 0.5,
+    }
+    calls = [row for row in rows(journal, schema.tool_calls) if row["member"] == 1]
+    assert [(row["turn"], row["position"], row["error"], row["duration_s"]) for row in calls] == [
+        (0, 0, "no such table: orders", 0.002),
+        (0, 1, None, 0.001),
+        (1, 0, "no such table: orders", 0.002),
+        (1, 1, None, 0.001),
+    ]
+    assert {row["name"] for row in calls} == {"run_sql"}
+    failure = {"attempt": 2, "owner": "sandbox", "kind": "timeout", "stage": "step", "message": "took too long"}
+    assert rows(journal, schema.failures) == [{**key, **failure}]
+
+
+def test_columns_hold_any_name_that_a_model_may_call(journal, make_group):
+    group = make_group(0, members=1)
+    call = ToolCall("1", "x\x00\ud800" + 10_000 * "y", {})
+    turn = dataclasses.replace(group.trajectories[0].turns[0], tool_results=(ToolResult(call, "", "e\x00", 0.0),))
+    episode = dataclasses.replace(group.trajectories[0], turns=(turn,))
+    journal.append_group(dataclasses.replace(group, trajectories=(episode,)))
+    [row] = rows(journal, schema.tool_calls)
+    assert row["name"].startswith("x\\x00\\ud800yyy")
+    assert len(row["name"]) < 600
+    assert journal.load_groups()[0].trajectories[0].turns[0].tool_results[0].call.name == call.name
+
+
+def test_what_the_trainer_saw_comes_back_and_is_forgotten_by_rewind(journal, make_group):
+    journal.append_group(make_group(0))
+    logprobs_R = np.array([-0.1, np.nan, -3.0], np.float32)
+    advantages_R, entropies_R = np.array([0.5, 0.5, -1 / 3], np.float32), np.array([0.25, np.nan, 1.5], np.float32)
+    seen = [
+        TrainedTokens(0, member, 1, step, logprobs_R * step, advantages_R, entropies_R)
+        for step in (1, 2)
+        for member in (2, 0)
+    ]
+    journal.add_trained_tokens(1, seen[:2])
+    journal.add_trained_tokens(2, seen[2:])
+    journal.add_trained_tokens(2, seen[2:])
+    found = journal.trained_tokens(0)
+    assert [(one.member, one.segment, one.step) for one in found] == [(0, 1, 1), (0, 1, 2), (2, 1, 1), (2, 1, 2)]
+    np.testing.assert_array_equal(found[1].logprobs_R, logprobs_R * 2)
+    np.testing.assert_array_equal(found[1].advantages_R, advantages_R)
+    np.testing.assert_array_equal(found[1].entropies_R, entropies_R)
+    journal.rewind(1)
+    assert [one.step for one in journal.trained_tokens(0)] == [1, 1]
+    assert journal.trained_tokens(1) == []
+
+
+def test_what_the_trainer_saw_takes_at_most_10_bytes_per_token():
+    rng = np.random.default_rng(0)
+    logprobs_R = -rng.exponential(size=4096).astype(np.float32)
+    for advantages_R, limit in ((np.full(4096, 0.3, np.float32), 6), (rng.normal(size=4096).astype(np.float32), 10)):
+        seen = TrainedTokens(0, 0, 0, 1, logprobs_R, advantages_R, np.abs(logprobs_R))
+        assert len(trained_tokens.to_blob(seen)) <= limit * 4096
+
+
+def test_checkpoints_are_indexed_as_they_are(journal, tmp_path):
+    def checkpoint(step):
+        return Checkpoint(tmp_path / "checkpoints" / f"step-{step:08d}", step, 2 * step, step, 0)
+
+    journal.index_checkpoints([checkpoint(1), checkpoint(2)])
+    saved_at = rows(journal, schema.checkpoints)[1].pop("saved_at")
+    journal.index_checkpoints([checkpoint(2), checkpoint(3)])
+    second, third = rows(journal, schema.checkpoints)
+    assert second["saved_at"] == saved_at
+    assert (third["step"], third["path"], third["next_group_index"]) == (3, "checkpoints/step-00000003", 6)
 
 
 def test_consumption_keeps_the_order_of_the_batch(journal, make_group):
@@ -150,9 +235,8 @@ def test_evaluations_are_kept_by_name_and_step(journal):
 
 
 def test_every_connection_is_durable_and_checks_foreign_keys(journal):
-    with journal._engine.connect() as connection:
-        pragmas = {p: connection.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous")}
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2}
+    pragmas = {p: journal.rows(text(f"PRAGMA {p}"))[0][0] for p in ("journal_mode", "synchronous", "foreign_keys")}
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
 def test_worker_threads_may_take_turns(journal, make_group):
@@ -163,33 +247,29 @@ def test_worker_threads_may_take_turns(journal, make_group):
     assert list(journal.load_groups()) == [0, 1, 2, 3]
 
 
-def test_another_process_can_read_while_the_run_writes(path, journal, make_group):
+def test_another_process_can_read_while_the_run_writes(run_dir, journal, make_group):
     journal.append_group(make_group(0))
-    with Journal(path) as reader:
+    with open_journal(run_dir) as reader:
         journal.append_group(make_group(1))
         assert list(reader.load_groups()) == [0, 1]
 
 
-def test_a_file_of_another_schema_version_is_refused(path, journal):
-    journal.close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("update store set version = 99")
-    connection.close()
-    with pytest.raises(UserError, match="schema version 99"):
-        Journal(path)
-
-
 def test_a_file_that_is_no_database_is_refused(tmp_path):
-    path = tmp_path / "journal.db"
-    path.write_text("not a database, but long enough to have a header" * 50)
-    with pytest.raises(UserError, match="cannot be opened as a journal"):
-        Journal(path)
+    (tmp_path / "store.db").write_text("not a database, but long enough to have a header" * 50)
+    with pytest.raises(UserError, match=r"store.db cannot be used: file is not a database"):
+        open_journal(tmp_path)
 
 
-def append_until_killed(path: Path, after: int) -> list[int]:
+def test_a_folder_without_episodes_is_refused(tmp_path):
+    with pytest.raises(UserError, match="There are no episodes in"):
+        open_journal(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def append_until_killed(run_dir: Path, after: int) -> list[int]:
     """Indices that a writing process had acknowledged when it was killed with SIGKILL."""
-    command = [sys.executable, str(WRITER), str(path)]
-    environment = os.environ | {"PYTHONPATH": str(WRITER.parent)}
+    command = [sys.executable, str(WRITER), str(run_dir)]
+    environment = os.environ | {"PYTHONPATH": f"{WRITER.parent}:{ROOT}"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as writer:
         lines = [writer.stdout.readline() for _ in range(after)]
         writer.send_signal(signal.SIGKILL)
@@ -198,11 +278,11 @@ def append_until_killed(path: Path, after: int) -> list[int]:
     return [int(line) for line in lines if line.endswith("\n")]
 
 
-def test_whatever_was_acknowledged_survives_kill_9(path, make_group):
+def test_whatever_was_acknowledged_survives_kill_9(run_dir, make_group):
     acknowledged: list[int] = []
     for _ in range(3):
-        acknowledged += append_until_killed(path, after=random.Random(len(acknowledged)).randint(1, 12))
-        with Journal(path) as journal:
+        acknowledged += append_until_killed(run_dir, after=random.Random(len(acknowledged)).randint(1, 12))
+        with open_journal(run_dir) as journal:
             found = journal.load_groups()
             consumed = journal.consumed()
         assert set(acknowledged) <= set(found)

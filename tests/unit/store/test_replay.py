@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 from agent_rl.store.replay import Replay
 
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "journal.db"
+    return tmp_path / "run"
 
 
 @pytest.fixture
 def journal(path):
-    with Journal(path) as journal:
+    with open_journal(path, create=True) as journal:
         yield journal
 
 
@@ -77,7 +77,7 @@ def test_a_resumed_run_draws_the_same(path, journal, make_group):
     journal.mark_consumed(4, [6, 7])
     assert indices(Replay(journal, 5, seed=1), present, step=3, count=4) != before
     journal.rewind(3)
-    with Journal(path) as reopened:
+    with open_journal(path) as reopened:
         assert indices(Replay(reopened, 5, seed=1), present, step=3, count=4) == before
     assert indices(Replay(journal, 5, seed=1), present, step=2, count=4) != before
     assert indices(Replay(journal, 5, seed=2), present, step=3, count=4) != before
@@ -85,7 +85,7 @@ def test_a_resumed_run_draws_the_same(path, journal, make_group):
 
 def test_another_thread_may_write_meanwhile(path, journal, make_group):
     fill(journal, make_group, steps=1)
-    with Journal(path) as own:
+    with open_journal(path) as own:
         draws = Replay(own, 10, seed=0).draws([], 1, 3, 2)
         for step, _ in enumerate(draws, start=5):
             journal.append_group(make_group(step))

@@ -14,7 +14,7 @@ from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.critic import Critic, CriticConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.utterance_critic import TurnEstimates, UtteranceCriticConfig
-from agent_rl.store.journal import Journal
+from agent_rl.store.opening import open_journal
 from agent_rl.store.replay import Replay
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
 from agent_rl.testing.tiny import make_model, make_tokenizer
@@ -46,7 +46,7 @@ def groups():
 
 
 def journal_of(path, groups):
-    with Journal(path) as journal:
+    with open_journal(path, create=True) as journal:
         for group in groups:
             journal.append_group(group)
     return path
@@ -64,7 +64,7 @@ def opened(path, model, token=None, **options):
 
 
 def test_turns_without_tokens_have_no_advantage_and_the_others_have(tmp_path, model):
-    with opened(tmp_path / "j.db", model) as valuation:
+    with opened(tmp_path / "j", model) as valuation:
         for step in range(8):
             values, report = valuation.assess(groups(), step)
     assert [[len(a) for a in value.advantages] for value in values] == [[3, 3], [1, 1]]
@@ -78,7 +78,7 @@ def test_turns_without_tokens_have_no_advantage_and_the_others_have(tmp_path, mo
 
 
 def test_no_batch_no_lesson(tmp_path, model):
-    with opened(tmp_path / "j.db", model) as valuation:
+    with opened(tmp_path / "j", model) as valuation:
         before = copy.deepcopy(valuation.state_dict())
         assert valuation.assess([], 0) == ([], {})
         silent = make_group(make_trajectory([Played(sampled=0)]), make_trajectory([], member=1))
@@ -104,7 +104,7 @@ class Settled:
 
 def test_a_baseline_learns_the_advantage_inside_of_a_turn(tmp_path, model):
     token = CriticConfig(learning_rate=5e-3)
-    with Journal(tmp_path / "j.db") as journal:
+    with open_journal(tmp_path, create=True) as journal:
         baseline = Critic(copy.deepcopy(model), token)
         valuation = UtteranceValuation(Settled(), Replay(journal, 9, 0), as_sampled, baseline)
         first, _ = valuation.assess(groups()[:1], 0)
@@ -120,11 +120,11 @@ def test_a_baseline_learns_the_advantage_inside_of_a_turn(tmp_path, model):
 
 def test_state_goes_on_bit_for_bit_with_both_critics(tmp_path, model):
     options = {"token_baseline": True, "updates": 1}
-    with opened(tmp_path / "j.db", model, CriticConfig(learning_rate=3e-3), **options) as valuation:
+    with opened(tmp_path / "j", model, CriticConfig(learning_rate=3e-3), **options) as valuation:
         valuation.assess(groups(), 0)
         state = copy.deepcopy(valuation.state_dict())
         expected = [valuation.assess(groups(), step) for step in (1, 2)]
-    with opened(tmp_path / "k.db", model, CriticConfig(learning_rate=3e-3), **options) as other:
+    with opened(tmp_path / "k", model, CriticConfig(learning_rate=3e-3), **options) as other:
         other.load_state_dict(state)
         for step, (values, report) in enumerate(expected, start=1):
             found, again = other.assess(groups(), step)
@@ -174,12 +174,12 @@ def test_the_critic_may_start_from_another_checkpoint_of_the_same_tokens(tmp_pat
             saved = make_model(vocabulary, hidden_size=32, layers=1, heads=1)
         saved.save_pretrained(tmp_path / folder)
         vocabulary.save_pretrained(tmp_path / folder)
-    with opened(tmp_path / "j.db", model, checkpoint=str(tmp_path / "wide")) as valuation:
+    with opened(tmp_path / "j", model, checkpoint=str(tmp_path / "wide")) as valuation:
         valuation.assess(groups(), 0)
         parameters = valuation.state_dict()["utterance"]["trainable"]
         assert parameters["heads.0.0.weight"].shape == (64, 64)
     with (
         pytest.raises(ConfigError, match="the same tokenizer"),
-        opened(tmp_path / "j.db", model, checkpoint=str(tmp_path / "other")),
+        opened(tmp_path / "j", model, checkpoint=str(tmp_path / "other")),
     ):
         pass

@@ -342,7 +342,7 @@ def _print_table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str
     Console(highlight=False).print(Text(title, "bold"), table)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+COMMANDS: dict[str, str | Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
     "compare": compare,
@@ -351,6 +351,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor sandbox": doctor_sandbox,
     "ctl": control,
     "trace": trace,
+    "view": "agent_rl.view.command:view_command",
     "serve": serve,
     "serve weights": serve_weights,
     "env list": list_environments,

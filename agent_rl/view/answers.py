@@ -1,4 +1,4 @@
-"""What the page asks for, by name: one function for the server and for the export. Plain data, safe to write as JSON."""
+"""What the page asks for, by name: one function for the server and for the export. Plain data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Answers:
         self._tokenizers = tokens.Tokenizers()
 
     def runs(self) -> dict[str, Any]:
-        """The list of runs, and where they were looked for. A run that cannot be read is left out of neither."""
+        """The list of runs, and where they were looked for."""
         return {"where": self._library.where, "runs": [self._line(run) for run in self._library.runs()]}
 
     def overview(self, run: RunFolder) -> dict[str, Any]:

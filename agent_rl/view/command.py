@@ -60,9 +60,7 @@ def run(config: ViewConfig, say: Callable[[str], object], on_url: Callable[[str]
         library.close()
 
 
-async def _serve(
-    library: object, port: int, say: Callable[[str], object], on_url: Callable[[str], object]
-) -> None:
+async def _serve(library: object, port: int, say: Callable[[str], object], on_url: Callable[[str], object]) -> None:
     from agent_rl.view.reading import Library
     from agent_rl.view.server import make_app
     from agent_rl.web import listen, serving

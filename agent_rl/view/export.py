@@ -19,16 +19,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from agent_rl.errors import ConfigError, UserError
 from agent_rl.store import schema
 from agent_rl.store.journal import Journal
+from agent_rl.types import Trajectory
 from agent_rl.view import queries, summary, timeline
 from agent_rl.view.answers import Answers, to_json
 from agent_rl.view.queries import EpisodeQuery
 from agent_rl.view.reading import Library, RunFolder
 from agent_rl.view.server import STATIC
-
-from sqlalchemy import select
 
 MARK = "agent-rl-view.json"
 PAGE_EPISODES = 500
@@ -59,9 +60,34 @@ def export(library: Library, out: Path, on_run: Callable[[str], object] = lambda
     for number, run in enumerate(runs):
         on_run(run.id)
         line = next(line for line in listed["runs"] if line["id"] == run.id)
-        line |= {"number": number, "tables": 0, "groups": 0} | _Export(out / "data", number, run, answers, library).write()
+        line |= {"number": number, "tables": 0, "groups": 0} | _Export(
+            out / "data", number, run, answers, library
+        ).write()
     _write(out / "data", "runs", listed)
     return len(runs)
+
+
+class _Page:
+    """Episodes that lie in the same files."""
+
+    def __init__(self) -> None:
+        self.episodes: dict[str, Any] = {}
+        self.tokens: dict[str, Any] = {}
+        self.lanes: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether another group belongs on another page."""
+        return len(self.lanes) >= PAGE_EPISODES or self._bytes >= PAGE_BYTES
+
+    def add(self, episode: Trajectory, described: dict[str, Any], tokens: dict[str, Any]) -> None:
+        """Put an episode on it."""
+        key = f"{episode.group_index}/{episode.member}"
+        self.episodes[key] = described
+        self.tokens[key] = tokens
+        self.lanes.append(timeline.episode_lane(episode))
+        self._bytes += len(to_json(described)) + len(to_json(tokens))
 
 
 class _Export:
@@ -78,7 +104,7 @@ class _Export:
         """Returns how many pages the table has, and one more than the last group's index."""
         self._file("overview", self._answers.overview(self._run))
         self._file("metrics", summary.metrics(self._run.path))
-        self._file("settings", summary.settings(self._run.path))
+        self._file("settings", {"settings": summary.settings(self._run.path)})
         self._file("choices", self._answers.choices(self._run))
         if self._journal is None:
             return {}
@@ -88,33 +114,25 @@ class _Export:
     def _groups(self, journal: Journal) -> dict[int, int]:
         """Write the episodes; returns the page that each group is on."""
         pages: dict[int, int] = {}
-        episodes: dict[str, Any] = {}
-        tokens: dict[str, Any] = {}
-        lanes: list[dict[str, Any]] = []
-        size = 0
-
-        def flush() -> None:
-            page = f"{max(pages.values(), default=0):04}"
-            trainer = timeline.trainer_lane(self._run.path, lanes)
-            content = {"episodes": episodes, "tokens": tokens, "timeline": {"episodes": lanes, "trainer": trainer}}
-            for name, part in content.items():
-                self._file(f"{name}-{page}", part)
-
-        page = 0
+        page = _Page()
+        number = 0
         for index in _indices(journal):
-            pages[index] = page
+            pages[index] = number
             for episode in journal.read_groups([index])[index].trajectories:
-                key = f"{index}/{episode.member}"
-                episodes[key] = self._answers.episode(self._run, index, episode.member)
-                tokens[key] = self._answers.tokens(self._run, index, episode.member)
-                lanes.append(timeline.episode_lane(episode))
-                size += len(to_json(episodes[key])) + len(to_json(tokens[key]))
-            if len(episodes) >= PAGE_EPISODES or size >= PAGE_BYTES:
-                flush()
-                episodes, tokens, lanes, size, page = {}, {}, [], 0, page + 1
-        if episodes:
-            flush()
+                place = self._run, index, episode.member
+                page.add(episode, self._answers.episode(*place), self._answers.tokens(*place))
+            if page.full:
+                self._page(page, number)
+                page, number = _Page(), number + 1
+        if page.lanes:
+            self._page(page, number)
         return pages
+
+    def _page(self, page: _Page, number: int) -> None:
+        trainer = timeline.trainer_lane(self._run.path, page.lanes)
+        self._file(f"episodes-{number:04}", page.episodes)
+        self._file(f"tokens-{number:04}", page.tokens)
+        self._file(f"timeline-{number:04}", {"episodes": page.lanes, "trainer": trainer})
 
     def _tables(self, journal: Journal, pages: dict[int, int]) -> int:
         """Write the rows of the table; returns the number of its pages."""

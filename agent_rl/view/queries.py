@@ -1,4 +1,4 @@
-"""What the viewer asks a journal: plain dictionaries, a page at a time. Only the episode that is looked at is read whole.
+"""What the viewer asks a journal: plain dictionaries, a page at a time. Only one episode is read whole.
 
 `source_files.js` answers the same filters for an exported run.
 """
@@ -82,10 +82,7 @@ def episodes(journal: Journal, asked: EpisodeQuery, threshold: float) -> dict[st
     """
     wanted = [_episodes.run == journal.run, *_conditions(journal, asked, threshold)]
     page = (
-        _table(journal, threshold, where=wanted)
-        .order_by(*_order(asked.sort))
-        .offset(asked.offset)
-        .limit(asked.limit)
+        _table(journal, threshold, where=wanted).order_by(*_order(asked.sort)).offset(asked.offset).limit(asked.limit)
     )
     sums = select(func.count(), func.min(_episodes.reward), func.max(_episodes.reward))
     [(total, low, high)] = journal.rows(_joined(sums, journal).where(*wanted))
@@ -254,6 +251,7 @@ def totals(journal: Journal) -> dict[str, Any]:
         func.sum(_episodes.sampled_tokens).label("sampled_tokens"),
         func.min(_episodes.began_at).label("began_at"),
         func.min(_episodes.environment).label("environment"),
+        func.count(_episodes.environment.distinct()).label("environments"),
     ).where(_episodes.run == journal.run)
     return dict(journal.rows(query)[0]._mapping)
 

@@ -1,8 +1,8 @@
 """The viewer as a web server for one reader on this machine.
 
 Whoever has the token may look; nobody may write, since nothing here does. The token comes in the first address, and
-from then on in a cookie that scripts cannot read and other sites cannot send. The Host header must name this machine, or
-a page from elsewhere could reach us under a name that it controls (DNS rebinding).
+from then on in a cookie that scripts cannot read and other sites cannot send. The Host header must name this machine:
+a page from elsewhere could else reach us under a name that it controls (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ def make_app(library: Library, token: str) -> ASGIApp:
         Route("/api/runs", lambda request: _json(answers.runs())),
         Route("/api/partners", lambda request: _json(answers.partners(request.query_params.get("task", "")))),
         Route("/api/runs/{run}/overview", one_run(lambda run, _: answers.overview(run))),
-        Route("/api/runs/{run}/settings", one_run(lambda run, _: summary.settings(run.path))),
-        Route("/api/runs/{run}/metrics", one_run(lambda run, asked: summary.metrics(run.path, _int(asked, "after", -1)))),
+        Route("/api/runs/{run}/settings", one_run(lambda run, _: {"settings": summary.settings(run.path)})),
+        Route(
+            "/api/runs/{run}/metrics", one_run(lambda run, asked: summary.metrics(run.path, _int(asked, "after", -1)))
+        ),
         Route("/api/runs/{run}/choices", one_run(lambda run, _: answers.choices(run))),
         Route("/api/runs/{run}/episodes", one_run(lambda run, asked: answers.episodes(run, _query(asked)))),
         Route(

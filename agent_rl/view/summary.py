@@ -65,7 +65,10 @@ def threshold(run: RunFolder) -> float:
 
 
 def _nothing() -> dict[str, Any]:
-    return {"episodes": 0, "groups": 0, "reward": None, "sampled_tokens": 0, "began_at": None, "environment": None}
+    return {"episodes": 0, "groups": 0, "reward": None, "sampled_tokens": 0, "began_at": None} | {
+        "environment": None,
+        "environments": 0,
+    }
 
 
 def _status(folder: Path, step: int, steps: int | None, changed: float) -> str:

@@ -1,4 +1,4 @@
-"""The tokens of an episode as the trainer saw them, with their texts. Knows tokenizers; loads one when it is asked for."""
+"""The tokens of an episode as the trainer saw them, with their texts. Loads a tokenizer when asked."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def overlay(journal: Journal, group: int, member: int, decode: Decode | None) ->
 
 
 def token_texts(ids: Sequence[int], decode: Decode) -> list[str]:
-    """The text of each token in its place. Where a character is spread over several, the first has it, the others none."""
+    """The text of each token in its place. The first token of a character has all of it, the others none."""
     texts: list[str] = []
     while len(texts) < len(ids):
         at = len(texts)

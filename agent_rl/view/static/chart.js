@@ -77,7 +77,7 @@
       weight > 0 ? s("path", { d: path(steps, values, x, y), class: `line raw c${i % 6}` }) : null,
       s("path", { d: path(steps, smooth(values, weight), x, y), class: `line c${i % 6}` }),
     ]);
-    const cursor = s("line", { class: "cursor", y1: 0, y2: HEIGHT, x1: -9, x2: -9 });
+    const cursor = s("line", { class: "cursor", y1: 0, y2: HEIGHT, visibility: "hidden" });
     const picture = s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, drawn, cursor);
     const readout = h("output", { class: "readout" });
     const main = lines[0];
@@ -92,12 +92,13 @@
       });
       readout.textContent = `${values.join(" · ")}  @${step}`;
       for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(step));
+      cursor.setAttribute("visibility", "visible");
     }
 
     function rest() {
       const values = lines.map(({ values }) => format.number(values.findLast((value) => typeof value === "number")));
       readout.textContent = values.join(" · ");
-      for (const end of ["x1", "x2"]) cursor.setAttribute(end, -9);
+      cursor.setAttribute("visibility", "hidden");
     }
 
     const plot = h("div", {

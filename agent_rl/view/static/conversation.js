@@ -40,7 +40,7 @@
 
   function reward(turn) {
     const terms = Object.entries(turn.reward_terms ?? {});
-    const sign = typeof turn.reward === "number" && turn.reward > 0 ? "success" : turn.reward < 0 ? "failed" : "";
+    const sign = typeof turn.reward === "number" && turn.reward > 0 ? "success" : turn.reward < 0 ? "failed" : "dim";
     return h("span", { class: `reward ${sign}`, title: "reward of this turn" }, typeof turn.reward === "number" && turn.reward > 0 ? "+" : "", format.number(turn.reward),
       terms.length ? h("span", { class: "dim" }, " = ", terms.map(([name, value], i) => [i ? ", " : "", text.inline(name), ` ${format.number(value)}`])) : null);
   }

@@ -68,7 +68,8 @@
     };
     const tokens = query.tab === "tokens";
     const tab = (name, label) => h("a", { href: route(here, { ...query, tab: name, turn: "" }), class: "tab", ...((query.tab ?? "") === name ? { "aria-current": "page" } : {}) }, label);
-    const content = tokens ? view.tokens(await view.source.tokens(run, group, member), query, change)
+    const overlay = tokens ? view.tokens(await view.source.tokens(run, group, member), query, change) : null;
+    const content = overlay ? overlay.element
       : view.conversation(episode, (turn) => h("a", { href: route(here, { tab: "tokens", segment: turn.segment || "", turn: turn.index }), class: "dim" }, "tokens"));
     let turn = tokens ? -1 : Number(query.turn ?? -1);
     const show = (index) => {
@@ -79,7 +80,7 @@
     };
     page.append(head(run, episode, signal), h("div", { class: "columns" },
       h("div", {}, h("div", { class: "tabs" }, tab("", "Conversation"), tab("tokens", "Tokens")), content),
-      h("div", { class: "stack" }, failure(episode.failure), rewards(episode, show), others(run, episode),
+      h("div", { class: "stack" }, overlay?.card, failure(episode.failure), rewards(episode, show), others(run, episode),
         table("Metrics", Object.entries(episode.metrics).map(([name, value]) => [name, format.number(value)])),
         table("Task data (the model never sees it)", Object.entries(episode.task.data ?? {}).map(([name, value]) => [name, text.block(format.value(value))]), false))));
     if (!tokens && turn >= 0) requestAnimationFrame(() => content.show(turn));

@@ -13,6 +13,8 @@
       return h("button", { type: "button", class: "bar", title: text, "aria-label": text, disabled: !bin.count, onclick: () => onpick(bin) },
         h("span", { style: { height: `${height}%` } }));
     });
-    return h("div", { class: "histogram", role: "group", "aria-label": `Histogram of ${label} (logarithmic)` }, bars);
+    if (!bins.length) return null;
+    const ends = h("div", { class: "ends", "aria-hidden": "true" }, h("span", {}, format.number(bins[0].low)), h("span", {}, label), h("span", {}, format.number(bins.at(-1).high)));
+    return h("div", { class: "distribution" }, h("div", { class: "histogram", role: "group", "aria-label": `Histogram of ${label} (logarithmic)` }, bars), ends);
   };
 }

@@ -26,7 +26,7 @@
       h("td", { class: "number" }, estimate(entry.success)), interval(entry.success),
       h("td", { class: "number wide" }, format.number(entry.reward?.value)), h("td", { class: "number wide" }, format.number(entry.episodes)))));
     if (!rows.length) return null;
-    return section("Evaluations", null, h("div", { class: "scroll" }, h("table", { class: "compact" },
+    return section("Evaluations", null, h("div", { class: "scroll" }, h("table", { class: "compact evaluations" },
       h("thead", {}, h("tr", {}, ["", "success, 95%", "0 to 1"].map((name) => h("th", { scope: "col" }, name)), ["reward", "episodes"].map((name) => h("th", { scope: "col", class: "wide number" }, name)))),
       h("tbody", {}, rows))));
   }
@@ -46,6 +46,13 @@
     return section("Checkpoints", found.length, rows.length ? h("table", { class: "compact" }, h("tbody", {}, rows)) : h("p", { class: "dim" }, "None yet."));
   }
 
+  /** What was set for this run. It comes last: to know the defaults takes the server a moment. */
+  function settings(run) {
+    const card = section("Settings that differ", null, h("p", { class: "dim" }, "…"));
+    view.source.settings(run).then((entries) => card.replaceWith(config(entries)), () => card.remove());
+    return card;
+  }
+
   function config(entries) {
     const all = h("input", { type: "checkbox", id: "all-config", onchange: draw });
     const find = h("input", { type: "search", placeholder: "Find a setting", "aria-label": "Find a setting", oninput: draw });
@@ -58,14 +65,14 @@
         h("td", { class: "dim" }, entry.changed && entry.default !== undefined ? ["was ", text.inline(format.value(entry.default))] : null))));
     }
     draw();
-    if (!entries.length) return null;
     return section("Settings that differ", entries.filter(({ changed }) => changed).length,
       h("div", { class: "bar" }, h("label", { for: "all-config", class: "inline" }, all, " all of them"), h("span", { class: "grow" }), find),
       h("div", { class: "scroll" }, h("table", { class: "compact config" }, body)));
   }
 
-  function facts(run) {
+  function facts(run, several) {
     const found = [
+      several ? ["run", h("a", { href: route(["r", run.id]) }, text.inline(run.id))] : null,
       ["status", view.statusBadge(run.status)],
       [run.kind === "eval" ? "tasks" : "steps", run.steps ? `${format.number(run.step)} / ${format.number(run.steps)}` : format.number(run.step)],
       ["episodes", format.number(run.episodes)],
@@ -73,7 +80,7 @@
       ["sampled tokens", format.number(run.sampled_tokens)],
       ["began", format.moment(run.began_at)],
       ["changed", format.ago(run.changed_at)],
-    ];
+    ].filter(Boolean);
     return h("dl", { class: "facts card wide-facts" }, found.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   }
 
@@ -86,17 +93,18 @@
     const [runs, metrics] = await Promise.all([Promise.all(ids.map((id) => view.source.overview(id))), Promise.all(ids.map(measured))]);
     const [main] = runs;
     const curves = view.curves(metrics);
-    const summary = h("div", {}, runs.map(facts));
+    const summary = h("div", {}, runs.map((one) => facts(one, runs.length > 1)));
     const aside = h("div", { class: "stack" });
+    const listed = settings(run);
     const draw = () => aside.replaceChildren(...[
       evaluations(runs.map(({ id, evaluations }) => ({ run: id, entries: evaluations }))),
-      failures(run, main.failures, main.episodes), checkpoints(main.checkpoints), config(main.config)].filter(Boolean));
+      failures(run, main.failures, main.episodes), checkpoints(main.checkpoints), listed].filter(Boolean));
     draw();
     page.append(h("h1", { class: "unseen" }, "Run ", text.inline(ids.join(", "))), summary,
-      main.note ? h("p", { class: "note" }, text.inline(main.note, 400)) : null, h("div", { class: "columns" }, curves.element, aside));
+      main.note ? h("p", { class: "note" }, text.inline(main.note, 400)) : "", h("div", { class: "columns" }, curves.element, aside));
     if (view.source.live && main.status === "running") follow(metrics, curves, signal, async () => {
       runs[0] = await view.source.overview(run);
-      summary.replaceChildren(...runs.map(facts));
+      summary.replaceChildren(...runs.map((one) => facts(one, runs.length > 1)));
       return runs[0].status === "running";
     });
   };

@@ -39,7 +39,7 @@
     draw(Math.max(50, (different ?? 0) + 1));
     const jump = () => { const mark = document.getElementById("difference"); mark?.scrollIntoView({ block: "center" }); mark?.focus({ preventScroll: true }); };
     const swap = route(["r", otherRun, "e", otherGroup, otherMember, "vs", run, group, member]);
-    page.append(h("div", { class: "bar" }, h("h1", {}, "Side by side"), h("span", { class: "dim" }, different === null ? "the same from beginning to end" : `the same for ${different} turns`), h("span", { class: "grow" }),
+    page.append(h("div", { class: "bar" }, h("h1", {}, "Side by side"), h("span", { class: "dim" }, different === null ? "the same from beginning to end" : different === 0 ? "different from the first turn on" : `the same until turn ${different + 1}`), h("span", { class: "grow" }),
       different === null ? null : h("button", { type: "button", onclick: jump }, "First difference (d)"), h("a", { class: "button", href: swap }, "Swap")), rows, more);
     view.keys.bind({ d: ["first difference", jump], s: ["swap sides", () => { location.hash = swap; }] }, signal);
   };

@@ -15,7 +15,7 @@
 
   function card(run, chosen, onchoose) {
     const facts = [
-      [run.environment, "environment"],
+      [run.environments > 1 ? `${run.environment} and ${run.environments - 1} more` : run.environment, "environment"],
       [progress(run), run.kind === "eval" ? "tasks" : "steps"],
       [format.number(run.episodes), "episodes"],
       [format.number(run.reward), "mean reward"],

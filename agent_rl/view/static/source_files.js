@@ -116,6 +116,7 @@
     live: false,
     runs: async () => load("runs"),
     overview: async (run) => load(`${await number(run)}/overview`),
+    settings: async (run) => (await load(`${await number(run)}/settings`)).settings,
     metrics: async (run) => load(`${await number(run)}/metrics`),
     choices: async (run) => load(`${await number(run)}/choices`),
     async episodes(run, { sort = "group", offset = 0, limit = 100, ...query }) {

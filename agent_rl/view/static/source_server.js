@@ -18,6 +18,7 @@
     live: true,
     runs: () => get("runs"),
     overview: (run) => get(`${of(run)}/overview`),
+    settings: async (run) => (await get(`${of(run)}/settings`)).settings,
     metrics: (run, after = -1) => get(`${of(run)}/metrics`, { after }),
     /** `query`: filters by name, `sort`, `offset`, `limit`. */
     episodes: (run, query) => get(`${of(run)}/episodes`, query),

@@ -133,8 +133,8 @@
     const sums = busy(found.episodes), total = Object.values(sums).reduce((a, b) => a + b, 0) || 1;
     const legend = h("ul", { class: "legend" }, KINDS.map((kind) => h("li", {}, h("span", { class: `key ${kind}` }), `${kind} ${format.percent(sums[kind] / total)}`)), found.trainer.length ? h("li", {}, h("span", { class: "key learn" }), "trainer") : null);
     page.append(bar, h("div", { class: "bar" }, legend, h("span", { class: "grow" }), h("button", { type: "button", "aria-label": "Zoom in", onclick: () => drawn.zoom(0.7) }, "+"), h("button", { type: "button", "aria-label": "Zoom out", onclick: () => drawn.zoom(1.4) }, "−"), h("button", { type: "button", onclick: () => drawn.zoom(1e9) }, "all")), detail, drawn.canvas);
-    drawn.draw();
-    for (const event of ["resize", "themechange"]) addEventListener(event, drawn.draw, { signal });
+    new ResizeObserver(drawn.draw).observe(drawn.canvas);
+    addEventListener("themechange", drawn.draw, { signal });
     view.keys.bind({ "+": ["zoom in", () => drawn.zoom(0.7)], "-": ["zoom out", () => drawn.zoom(1.4)], n: ["later groups", () => { if (first + count < found.groups) go({ first: first + count }); }], p: ["earlier groups", () => { if (first > 0) go({ first: Math.max(0, first - count) }); }] }, signal);
   };
 }

@@ -109,10 +109,10 @@
     };
   }
 
-  /** The overlay of an episode's tokens, as `agent_rl/view/tokens.py` describes them. */
+  /** The overlay of tokens that `agent_rl/view/tokens.py` describes: an element, and a card for the token pointed at. */
   view.tokens = (found, query, change) => {
     const { segments, texts, note } = found;
-    if (!segments.length || !segments.some(({ ids }) => ids.length)) return h("p", { class: "empty" }, "This episode has no tokens: its agent is a program or an endpoint that gives none.");
+    if (!segments.length || !segments.some(({ ids }) => ids.length)) return { element: h("p", { class: "empty" }, "This episode has no tokens: its agent is a program or an endpoint that gives none."), card: null };
     const at = Math.min(segments.length - 1, Math.max(0, Number(query.segment ?? 0) || 0));
     const segment = segments[at];
     const offered = quantities.names.filter((name) => quantities.measure(name, segment));
@@ -128,8 +128,9 @@
     recolour();
     if (query.turn) requestAnimationFrame(() => drawn.show(Number(query.turn)));
     const fork = segment.fork ? h("p", { class: "note" }, `Shares its first ${format.number(segment.fork.at)} tokens with segment ${segment.fork.from + 1}; from there on its history was rewritten.`) : null;
-    return h("div", { class: "overlay" }, h("div", {}, tabs,
+    const element = h("div", {}, tabs,
       h("div", { class: "bar sticky" }, h("label", { class: "inline" }, "colour by ", choose), scale), fork,
-      note ? h("p", { class: "note" }, text.inline(note, 400)) : null, drawn.element), card);
+      note ? h("p", { class: "note" }, text.inline(note, 400)) : null, drawn.element);
+    return { element, card };
   };
 }

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, literal, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, cast, func, literal, or_, select
 from sqlalchemy import Integer as SqlInteger
 
 from agent_rl.config import Config
 from agent_rl.errors import UserError
 from agent_rl.store import schema
 from agent_rl.store.journal import Journal
+from agent_rl.view.task_search import TaskIsTagged, TaskSays, contains
 
 BINS = 24
 LONGEST_PAGE = 1000
@@ -163,30 +164,16 @@ def _conditions(journal: Journal, asked: EpisodeQuery, threshold: float) -> list
     }
     found += [column == value for column, value in equal.items() if value]
     if asked.task:
-        text = _as_json(asked.task)
-        named = or_(
-            _groups.task_id.icontains(asked.task, autoescape=True), _groups.task.icontains(text, autoescape=True)
-        )
+        pattern = contains(asked.task)
+        named = or_(_groups.task_id.icontains(asked.task, autoescape=True), TaskSays(_groups.task, pattern))
         found.append(_of_groups(journal, named))
-    if asked.tag:  # the tags are the last field of a task's JSON
-        tagged = literal('%"tags":[%"') + cast(_escaped(_as_json(asked.tag)), String) + literal('"%]}')
-        found.append(_of_groups(journal, _groups.task.like(tagged, escape="/")))
+    if asked.tag:
+        found.append(_of_groups(journal, TaskIsTagged(_groups.task, literal(asked.tag))))
     return found
 
 
 def _of_groups(journal: Journal, condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return _episodes.group_index.in_(select(_groups.index).where(_groups.run == journal.run, condition))
-
-
-def _as_json(text: str) -> str:
-    """As it stands in a JSON text, without the quotes."""
-    return json.dumps(text)[1:-1]
-
-
-def _escaped(text: str) -> str:
-    for special in "/%_":
-        text = text.replace(special, f"/{special}")
-    return text
 
 
 def _order(sort: str) -> list[ColumnElement[Any]]:

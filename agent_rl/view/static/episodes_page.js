@@ -8,7 +8,7 @@
     { name: "group", title: "episode", show: (row) => `${row.group}.${row.member}` },
     { name: "task", title: "task", show: (row) => text.inline(row.task, 80), text: true },
     { name: "reward", title: "reward", show: (row) => h("span", { class: row.outcome }, format.number(row.reward)), number: true },
-    { name: "stop_reason", title: "stopped by", show: (row) => outcome(row), text: true },
+    { name: "stop_reason", title: "end", show: (row) => outcome(row) },
     { name: "turns", title: "turns", show: (row) => format.number(row.turns), number: true },
     { name: "sampled_tokens", title: "sampled", show: (row) => format.number(row.sampled_tokens), number: true, wide: true },
     { name: "tokens", title: "tokens", show: (row) => format.number(row.tokens), number: true, wide: true },

@@ -12,8 +12,8 @@
   function interval(found) {
     if (!found) return h("td", {});
     const place = (value) => `${100 * Math.max(0, Math.min(1, value))}%`;
-    return h("td", { class: "whisker", "aria-hidden": "true" }, h("span", {
-      style: { left: place(found.low), width: `calc(${place(found.high)} - ${place(found.low)})` } }), h("i", { style: { left: place(found.value) } }));
+    return h("td", { "aria-hidden": "true" }, h("div", { class: "whisker" },
+      h("span", { style: { left: place(found.low), width: `calc(${place(found.high)} - ${place(found.low)})` } }), h("i", { style: { left: place(found.value) } })));
   }
 
   function section(title, count, ...content) {

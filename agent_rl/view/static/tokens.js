@@ -61,7 +61,7 @@
     function piece({ turn, from, to, fork }) {
       const mine = Array.from({ length: to - from }, (_, k) => token(from + k));
       return h("div", { class: `piece ${turn === null ? "inserted" : "sampled"}` },
-        h("span", { class: "gutter" }, fork ? h("span", { class: "badge" }, "fork") : null, turn === null ? "inserted" : `turn ${turn + 1}`, h("span", { class: "dim" }, ` ${format.number(to - from)}`)),
+        h("span", { class: "gutter" }, fork ? h("span", { class: "badge" }, "fork") : null, turn === null ? "inserted" : `turn ${turn + 1}`, h("span", { class: "dim" }, ` · ${format.number(to - from)}`)),
         h("div", { class: "row-of-tokens", dir: "ltr" }, mine));
     }
 

@@ -62,6 +62,7 @@
     if (signal.aborted) return;  // the reader is elsewhere by now
     page.replaceChildren(next);
     page.removeAttribute("aria-busy");
+    page.dataset.shows = location.hash;  // for those who wait for a page
     drawTrail(parts);
     document.title = parts.length > 1 ? `${parts.slice(1).join(" ").slice(0, 60)} · agent-rl` : "agent-rl";
     shown = parts.join("/");

@@ -56,7 +56,9 @@ def build(cls: type[C], values: Mapping[str, Any], *, where: str = "") -> C:
 
 def dump_config(config: Config, path: Path) -> None:
     """Write every field, defaults included, as JSON that `load_config` reads back to an equal config."""
-    path.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)  # a killed run leaves the old file or the new one
 
 
 def check_same_config(saved: Config, current: Config, *, free: Collection[str] = ()) -> None:

@@ -48,7 +48,7 @@ OpenProgram: TypeAlias = "Callable[[], AbstractAsyncContextManager[Program]]"
 Curriculum: TypeAlias = Callable[[TaskSampler], TaskSampler]
 """Makes another order, or other versions, of the tasks of training."""
 
-_FREE = ("run_dir", "resume", "steps")  # what may differ when a run is resumed
+_FREE = ("run_dir", "resume", "steps", "store_timeout_s")  # what may differ when a run is resumed
 
 
 class RecipeConfig(TrainConfig):
@@ -111,10 +111,12 @@ def run(
         torch.set_num_threads(config.threads)
         ranks.follow(timeout_s)
         return {}
-    folder = open_run(config, name, config.run_dir, resume=config.resume, free=_FREE)
     torch.set_num_threads(config.threads)
     imitation = Imitation(demonstrated or environment, config.warm_start, config.limits, config.seed)
-    with ranks.lead(timeout_s) as others:
+    with (
+        open_run(config, name, config.run_dir, resume=config.resume, free=_FREE) as folder,
+        ranks.lead(timeout_s) as others,
+    ):
         return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program, curriculum, others).go)
 
 

@@ -46,9 +46,11 @@ from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import stream
 from agent_rl.store.checkpoint import LEARNER, MODEL, list_checkpoints, load_latest, save_checkpoint
+from agent_rl.store.disk import told_when_full
 from agent_rl.store.journal import Journal
+from agent_rl.store.lock import owned
 from agent_rl.store.metrics import MetricsLogger
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.store.trained_tokens import TrainedTokens
 from agent_rl.tool.cache import ToolCache
 from agent_rl.tool.services import ToolServices, tool_services
@@ -131,24 +133,30 @@ async def train(
 
     imitate = imitated(config.imitation, codec, config.seed) if config.learner.imitation is not None else None
     progress, critic_state = Progress(), None
-    if resume and (latest := load_latest(run_dir)) is not None:
-        checkpoint, state = latest
-        learner.load(checkpoint.path / LEARNER)
-        critic_state = state.get("critic")
-        progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
-    with (
-        ExitStack() as extras,
-        open_journal(run_dir, create=True) as journal,
-        MetricsLogger(
-            run_dir,
-            resume_step=progress.step,
-            wandb_project=config.wandb_project,
-            config=config.model_dump(mode="json"),
-        ) as logger,
-    ):
+    with ExitStack() as extras:
+        extras.enter_context(owned(run_dir))
+        extras.enter_context(told_when_full(run_dir))
+        journal = extras.enter_context(
+            create_journal(run_dir, store=config.store, config=config, timeout_s=config.store_timeout_s)
+        )
+        if resume and (latest := load_latest(run_dir)) is not None:
+            checkpoint, state = latest
+            learner.load(checkpoint.path / LEARNER)
+            critic_state = state.get("critic")
+            progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
+        logger = extras.enter_context(
+            MetricsLogger(
+                run_dir,
+                resume_step=progress.step,
+                wandb_project=config.wandb_project,
+                config=config.model_dump(mode="json"),
+            )
+        )
         journal.rewind(progress.step)
+        journal.set_aside_damaged(run_dir)
         journal.index_checkpoints(list_checkpoints(run_dir))
-        around = Surroundings(model, learner, run_dir, seen_by_credit, steps=config.steps, seed=config.seed)
+        open_own = functools.partial(open_journal, run_dir, store=config.store, timeout_s=config.store_timeout_s)
+        around = Surroundings(model, learner, open_own, seen_by_credit, steps=config.steps, seed=config.seed)
         critic = extras.enter_context(open_valuation(kind, config.critic, config.utterance_critic, around))
         if critic is not None and critic_state is not None:
             critic.load_state_dict(critic_state)
@@ -468,5 +476,5 @@ def _refuse_total_failure(batch: Batch) -> None:
     if failures and not any(group.valid for group in batch.groups):
         raise UserError(
             f"All {len(failures)} episodes of a batch failed; the last one is the {failures[-1].owner}'s: "
-            f"{failures[-1].message}. The run folder's store.db has every traceback."
+            f"{failures[-1].message}. The run's store has every traceback."
         )

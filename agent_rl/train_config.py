@@ -18,6 +18,7 @@ from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.utterance_critic import UtteranceCriticConfig
 from agent_rl.rollout.context import ContextConfig
 from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.store.url import StoreAddress
 from agent_rl.tool.config import ToolsConfig
 
 
@@ -88,6 +89,12 @@ class TrainConfig(Config):
         default=1,
         ge=0,
         description="Every n-th step, keep what the trainer saw of each token: log-prob, advantage, entropy. 0: never.",
+    )
+    store: StoreAddress = Field(
+        default="", description="URL of a PostgreSQL that keeps the episodes; none: store.db in the run's folder."
+    )
+    store_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long the store may be locked or away before the run stops."
     )
     opentelemetry: bool = Field(
         default=False,

@@ -185,9 +185,12 @@ class Config(BaseConfig):
 
 def main(config: Config) -> None:
     """Run what is not finished, then compare."""
-    folder = open_run(config, "archer", config.run_dir, resume=config.resume, free=FREE)
     torch.set_num_threads(1)
-    console = Console()
+    with open_run(config, "archer", config.run_dir, resume=config.resume, free=FREE) as folder:
+        _compare(config, folder, Console())
+
+
+def _compare(config: Config, folder: Path, console: Console) -> None:
     curves = anyio.run(_run_all, config, folder, console)
     picture = config.picture or folder / "archer.svg"
     draw_curves(curves, picture, target=config.target, window=config.window)

@@ -32,10 +32,12 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
 from agent_rl.rollout.openai import OpenAIAgent
 from agent_rl.store.checkpoint import MODEL, list_checkpoints
+from agent_rl.store.disk import told_when_full
 from agent_rl.store.journal import Journal
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal
 from agent_rl.store.run_folder import REPORT, open_run
 from agent_rl.store.tasks import read_tasks
+from agent_rl.store.url import StoreAddress
 from agent_rl.tool.config import ToolsConfig
 from agent_rl.tool.services import TokenEnds, tool_services
 from agent_rl.types import Group, SamplingParams, Task
@@ -47,7 +49,15 @@ if TYPE_CHECKING:
 class EvalConfig(Config):
     """Evaluate a policy on the held-out tasks of an environment."""
 
-    free: ClassVar[tuple[str, ...]] = ("run_dir", "resume", "concurrency", "device", "interval", "success_threshold")
+    free: ClassVar[tuple[str, ...]] = (
+        "run_dir",
+        "resume",
+        "concurrency",
+        "device",
+        "interval",
+        "success_threshold",
+        "store_timeout_s",
+    )
     """What may differ when a run is resumed: it does not change the episodes."""
 
     environment: str = Field(description="Id of a registered environment, or package.module:Name.")
@@ -95,6 +105,12 @@ class EvalConfig(Config):
     run_dir: Path | None = Field(
         default=None, description="Keep every episode and the report in this folder, to resume, compare and look at."
     )
+    store: StoreAddress = Field(
+        default="", description="URL of a PostgreSQL that keeps the episodes; none: store.db in run_dir."
+    )
+    store_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long the store may be locked or away before the evaluation stops."
+    )
     resume: bool = Field(default=False, description="Go on in run_dir: tasks that are finished are not played again.")
 
     @model_validator(mode="after")
@@ -107,6 +123,8 @@ class EvalConfig(Config):
             raise ValueError(f"agent={self.agent} uses no model: leave out model={self.model}, or agent.")
         if self.resume and self.run_dir is None:
             raise ValueError("resume needs the folder to go on in: name it with run_dir.")
+        if self.store and self.run_dir is None:
+            raise ValueError("a store needs the folder of its run: name it with run_dir.")
         return self
 
 
@@ -173,10 +191,14 @@ def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: 
     """
     if config.run_dir is None:
         return anyio.run(play, config, on_group)
-    folder = open_run(config, "eval", config.run_dir, resume=config.resume, free=config.free)
-    with open_journal(folder, create=True) as journal:
+    with (
+        open_run(config, "eval", config.run_dir, resume=config.resume, free=config.free) as folder,
+        told_when_full(folder),
+        create_journal(folder, store=config.store, config=config, timeout_s=config.store_timeout_s) as journal,
+    ):
+        journal.set_aside_damaged(folder)
         report = anyio.run(play, config, on_group, journal)
-    (folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        (folder / REPORT).write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     return report
 
 

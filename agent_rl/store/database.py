@@ -7,47 +7,74 @@ with the power, and then a durable checkpoint could name groups that are gone.)
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from agent_rl.errors import UserError
+from agent_rl.errors import ConfigError, UserError
+from agent_rl.store.lock import this_process
 
 T = TypeVar("T")
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.05, 1.0
 
+_LOST = ("57P01", "57P02", "57P03", "53300", "40001", "40P01", "55P03")
+"""SQLSTATEs after which another attempt may do: shutdown, crash, start-up, too many clients, conflicts, a lock."""
+_FULL = ("53100",)
+_OWNER_OF = """
+    SELECT activity.application_name FROM pg_locks JOIN pg_stat_activity AS activity USING (pid)
+    WHERE locktype = 'advisory' AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s
+"""
+
 
 class Database:
     """One connection to the database at `url`, made anew when it is lost. Close it when done.
 
-    One thread at a time. `timeout_s` is how long a transaction is tried again while the database is locked or away.
+    One thread at a time. A transaction is tried again for `timeout_s` while the database is locked or away. With
+    `lock`, a 64-bit number, a PostgreSQL lets only one process connect; a file is locked with its folder (`lock.py`).
     """
 
-    def __init__(self, url: URL, *, timeout_s: float) -> None:
+    def __init__(self, url: URL, *, timeout_s: float, lock: int | None = None) -> None:
         self.url = url
         self._timeout_s = timeout_s
-        self._engine = create_engine(url, connect_args=_connect_args(url, timeout_s), pool_size=1, max_overflow=0)
-        event.listen(self._engine, "connect", _configure_sqlite if is_sqlite(url) else _configure_postgresql)
+        self._lock = lock
+        self._connected = False
+        try:
+            self._engine = create_engine(
+                url, connect_args=_connect_args(url, timeout_s), pool_size=1, max_overflow=0, pool_timeout=timeout_s
+            )
+        except ModuleNotFoundError as error:
+            raise ConfigError("A store in PostgreSQL needs its driver: pip install 'agent-rl[postgres]'.") from error
+        if is_sqlite(url):
+            event.listen(self._engine, "connect", configure_sqlite)
+            event.listen(self._engine, "begin", begin_sqlite)
+        else:
+            event.listen(self._engine, "connect", self._configure_postgresql)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction, and again after an outage: it may already have been committed, so it has to be
-        idempotent. Durable on return. Raises `UserError` when the database stays away, is full or damaged.
+        idempotent. Durable on return. Raises `UserError` when the database stays away, is full, owned or damaged.
         """
         deadline = time.monotonic() + self._timeout_s
         delay_s = FIRST_DELAY_S
         while True:
             try:
                 with self._engine.begin() as connection:
+                    self._connected = True
                     return work(connection)
             except IntegrityError:
                 raise
+            except _OwnedError as error:
+                # After an outage the server may take a while to notice that this process's old connection is gone.
+                if not self._connected or time.monotonic() + delay_s > deadline:
+                    raise UserError(f"The run in {self.name} is in use by {error}: wait for it, or end it.") from error
             except DBAPIError as error:
-                if not _may_pass(error) or time.monotonic() + delay_s > deadline:
+                if not self._may_pass(error) or time.monotonic() + delay_s > deadline:
                     raise UserError(self._explain(error)) from error
             time.sleep(delay_s)
             delay_s = min(2 * delay_s, LONGEST_DELAY_S)
@@ -56,9 +83,51 @@ class Database:
         """Idempotent."""
         self._engine.dispose()
 
+    @property
+    def name(self) -> str:
+        """For messages: a path, or the URL without its password."""
+        return str(self.url.database if is_sqlite(self.url) else self.url.render_as_string(hide_password=True))
+
+    def _configure_postgresql(self, connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET synchronous_commit = on")
+            owner = None if self._lock is None else _owner_unless_locked(cursor, self._lock)
+        connection.commit()
+        if owner is not None:
+            connection.close()
+            raise _OwnedError(owner)
+
+    def _may_pass(self, error: DBAPIError) -> bool:
+        if is_sqlite(self.url):
+            return _sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        state = getattr(error.orig, "sqlstate", None)
+        # A server that never answered is a wrong address more often than an outage.
+        lost = error.connection_invalidated or (state is None and type(error.orig).__name__ == "OperationalError")
+        return self._connected and (lost or state in _LOST)
+
     def _explain(self, error: DBAPIError) -> str:
-        where = self.url.database if is_sqlite(self.url) else self.url.render_as_string(hide_password=True)
-        return f"The store {where} cannot be used: {str(error.orig).strip().partition(chr(10))[0]}."
+        reason = " ".join(str(error.orig).split())
+        if getattr(error.orig, "sqlstate", None) in _FULL or _sqlite_code(error) == sqlite3.SQLITE_FULL:
+            return f"The store {self.name} is full ({reason}): free space, then go on with --resume."
+        if self._may_pass(error):
+            return (
+                f"The store {self.name} could not be used for {self._timeout_s:g} s ({reason}): end what locks it, or "
+                "start it again, then go on with --resume."
+            )
+        return f"The store {self.name} cannot be used: {reason}."
+
+
+class _OwnedError(Exception):
+    """Says who owns the run."""
+
+
+def _owner_unless_locked(cursor: Any, lock: int) -> str | None:
+    """Take the advisory lock until the connection ends, or say who has it."""
+    (taken,) = cursor.execute("SELECT pg_try_advisory_lock(%s)", [lock]).fetchone()
+    if taken:
+        return None
+    owner = cursor.execute(_OWNER_OF, [lock]).fetchone()
+    return owner[0] if owner else "another process"
 
 
 def is_sqlite(url: URL) -> bool:
@@ -67,18 +136,36 @@ def is_sqlite(url: URL) -> bool:
 
 
 def _connect_args(url: URL, timeout_s: float) -> dict[str, Any]:
-    return {"timeout": timeout_s} if is_sqlite(url) else {"connect_timeout": max(2, round(timeout_s))}
+    if is_sqlite(url):
+        return {"timeout": timeout_s}
+    return {
+        "application_name": this_process()[:63],
+        "connect_timeout": max(2, min(10, round(timeout_s))),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": round(1000 * timeout_s),
+    }
 
 
-def _configure_sqlite(connection: Any, _record: object) -> None:
+def configure_sqlite(connection: Any, _record: object) -> None:
+    """Of SQLAlchemy's event `connect`. Transactions are begun by `begin_sqlite`, so that they cover all statements."""
+    connection.isolation_level = None
+    connection.text_factory = _damaged_or_not
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def _configure_postgresql(connection: Any, _record: object) -> None:
-    connection.execute(str(text("SET synchronous_commit = on")))
-    connection.commit()
+def begin_sqlite(connection: Connection) -> None:
+    """Of SQLAlchemy's event `begin`. Python's driver by itself begins before the first insert."""
+    connection.exec_driver_sql("BEGIN")
 
 
-def _may_pass(error: DBAPIError) -> bool:
-    return error.connection_invalidated or "database is locked" in str(error.orig)
+def _damaged_or_not(text: bytes) -> str:
+    """A text that lost a bit must not hide the others: its checksum tells."""
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _sqlite_code(error: DBAPIError) -> int | None:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF  # the upper bits say more than is asked

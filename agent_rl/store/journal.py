@@ -13,19 +13,25 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from sqlalchemy import ColumnElement, Connection, Executable, Table, and_, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from agent_rl.errors import UserError
 from agent_rl.store import records, schema, summaries, trained_tokens
 from agent_rl.store.checkpoint import FOLDER, Checkpoint
 from agent_rl.store.database import Database
 from agent_rl.store.trained_tokens import TrainedTokens
-from agent_rl.types import Group, Trajectory
+from agent_rl.types import Group, Task, Trajectory
+
+_log = logging.getLogger(__name__)
 
 
 class Score(NamedTuple):
@@ -77,18 +83,57 @@ class Journal:
         groups, members = schema.groups.c, schema.records.c
         heads = select(groups.index, groups.task).where(self._own(schema.groups), of_groups).order_by(groups.index)
         bodies = (
-            select(members.group_index, members.record, members.token_rows)
+            select(members.group_index, members.record, members.token_rows, members.checksum)
             .where(self._own(schema.records), of_members)
             .order_by(members.group_index, members.member)
         )
 
         def work(connection: Connection) -> dict[int, Group]:
-            tasks = {index: records.task_from_json(task) for index, task in connection.execute(heads)}
-            trajectories: dict[int, list[Trajectory]] = {index: [] for index in tasks}
-            for index, record, token_rows in connection.execute(bodies):
+            texts: dict[int, str] = dict(connection.execute(heads).tuples().all())
+            trajectories: dict[int, list[Trajectory]] = {index: [] for index in texts}
+            tasks: dict[int, Task] = {}
+            for index, record, token_rows, checksum in connection.execute(bodies):
+                if checksum != records.checksum(texts[index], record, token_rows):
+                    raise UserError(
+                        f"Group {index} in {self._database.name} is damaged: it differs from its checksum. Restore the "
+                        "store from a copy, or begin another run."
+                    )
+                task = tasks.setdefault(index, records.task_from_json(texts[index]))
                 segments = records.segments_from_blob(token_rows)
-                trajectories[index].append(records.trajectory_from_json(record, tasks[index], segments))
-            return {index: Group(index, task, tuple(trajectories[index])) for index, task in tasks.items()}
+                trajectories[index].append(records.trajectory_from_json(record, task, segments))
+            return {
+                index: Group(index, tasks.get(index) or records.task_from_json(text), tuple(trajectories[index]))
+                for index, text in texts.items()
+            }
+
+        return self._database.transact(work)
+
+    def set_aside_damaged(self, folder: Path) -> list[int]:
+        """Move groups that differ from their checksum into `folder`, to be rolled out again. For the run's owner.
+
+        Returns their indices. A consumed group stays where it is: training saw it, so nothing can take its place.
+        """
+        groups, members = schema.groups.c, schema.records.c
+        query = (
+            select(groups.index, groups.task, members.member, members.record, members.token_rows, members.checksum)
+            .join_from(
+                schema.groups, schema.records, and_(members.run == groups.run, members.group_index == groups.index)
+            )
+            .where(self._own(schema.groups))
+            .where(groups.index.not_in(select(schema.consumed.c.group_index).where(self._own(schema.consumed))))
+        )
+
+        def work(connection: Connection) -> list[int]:
+            damaged: defaultdict[int, list[str]] = defaultdict(list)
+            for index, task, member, record, token_rows, checksum in connection.execute(query):
+                if checksum != records.checksum(task, record, token_rows):
+                    damaged[index].append(f"{member} {task!r} {record!r} {token_rows.hex()}\n")
+            for index, lines in damaged.items():
+                aside = folder / f"damaged-group-{index:08d}.txt"
+                aside.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+                connection.execute(delete(schema.groups).where(self._own(schema.groups), groups.index == index))
+                _log.warning("Group %d is damaged: set aside as %s, to be rolled out again", index, aside)
+            return sorted(damaged)
 
         return self._database.transact(work)
 

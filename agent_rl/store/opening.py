@@ -1,45 +1,124 @@
-"""Where the journal of a run is, and how it is opened: a file in its folder, or a PostgreSQL database."""
+"""Where the journal of a run is, and how it is opened: a file in its folder, or a run of a PostgreSQL database."""
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.engine import URL
 
-from agent_rl.errors import UserError
+from agent_rl.config import Config
+from agent_rl.errors import ConfigError, UserError
 from agent_rl.store import schema
 from agent_rl.store.database import Database
+from agent_rl.store.identity import Identity, read_identity, write_identity
 from agent_rl.store.journal import Journal
+from agent_rl.store.url import StoreUrl
+from agent_rl.store.versions import prepare, upgrade_file, version_of
 
 STORE = "store.db"
 TIMEOUT_S = 30.0
 
 
-def open_journal(run_dir: Path, *, create: bool = False, timeout_s: float = TIMEOUT_S) -> Journal:
-    """The journal of the run in `run_dir`; with `create` it may be a new one.
+def open_journal(run_dir: Path, *, store: str = "", timeout_s: float = TIMEOUT_S) -> Journal:
+    """The journal of the run in `run_dir`, which says where its store is; `store`, a `StoreUrl`, may add the password.
 
-    Raises `UserError` when there is none, and when it cannot be opened.
+    Raises `UserError` when there is no run, and when its store cannot be used.
     """
-    path = run_dir / STORE
-    if not create and not path.is_file():
-        raise UserError(f"There are no episodes in {run_dir}: name a folder that `agent-rl train` or `eval` wrote.")
+    identity = read_identity(run_dir)
+    if not _has_begun(run_dir, identity):
+        raise _no_episodes(run_dir)
+    database = _database(run_dir, identity, store, timeout_s)
+
+    def work(connection: Connection) -> int:
+        if version_of(connection, database.name) is None:
+            raise _no_episodes(run_dir)
+        prepare(connection, database.name)
+        if (key := _find_run(connection, identity)) is None:
+            raise _no_episodes(run_dir)
+        return key
+
+    return _opened(database, work)
+
+
+def create_journal(
+    run_dir: Path, *, store: str = "", config: Config | None = None, timeout_s: float = TIMEOUT_S
+) -> Journal:
+    """The journal for the process that owns the folder (`lock.owned`): a new one, or the one that is there.
+
+    `config` is kept with a new run. Raises `UserError` when the run is in another store, when another process uses it,
+    and when its store cannot be used.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(URL.create("sqlite", database=str(path)), timeout_s=timeout_s)
+    url, known = StoreUrl(store), read_identity(run_dir)
+    identity = known or Identity(uuid.uuid4().hex)
+    if not _has_begun(run_dir, known):
+        identity = replace(identity, store=str(url))
+    elif url not in ("", identity.store):
+        raise ConfigError(
+            f"The episodes of {run_dir} are in {identity.store or STORE}, not in {url}: leave out store, or name "
+            "another folder."
+        )
+    if identity != known:
+        write_identity(run_dir, identity)
+    database = _database(run_dir, identity, store, timeout_s, owner=True)
+    row = {
+        "id": identity.id,
+        "name": run_dir.resolve().name,
+        "created_at": time.time(),
+        "config": "{}" if config is None else config.model_dump_json(),
+    }
+
+    def work(connection: Connection) -> int:
+        prepare(connection, database.name)
+        if (key := _find_run(connection, identity)) is not None:
+            return key
+        return connection.execute(insert(schema.runs).returning(schema.runs.c.key), row).scalar_one()
+
+    return _opened(database, work)
+
+
+def _has_begun(run_dir: Path, identity: Identity | None) -> bool:
+    return (identity is not None and bool(identity.store)) or (run_dir / STORE).is_file()
+
+
+def _no_episodes(run_dir: Path) -> UserError:
+    return UserError(f"There are no episodes in {run_dir}: name a folder that `agent-rl train` or `eval` wrote.")
+
+
+def _database(
+    run_dir: Path, identity: Identity | None, store: str, timeout_s: float, *, owner: bool = False
+) -> Database:
+    """Of the run; a file is upgraded first."""
+    if identity is None or not identity.store:
+        path = run_dir / STORE
+        database = Database(URL.create("sqlite", database=str(path)), timeout_s=timeout_s)
+        version = database.transact(lambda connection: version_of(connection, database.name))
+        if version not in (None, schema.VERSION):
+            database.close()
+            upgrade_file(path, version)
+        return database
+    given = StoreUrl(store)
+    url = given if given == identity.store else StoreUrl(identity.store)
+    lock = int(identity.id[:16], 16) - 2**63 if owner else None
+    return Database(url.full(), timeout_s=timeout_s, lock=lock)
+
+
+def _find_run(connection: Connection, identity: Identity | None) -> int | None:
+    """A file has one run, whatever its folder says."""
+    query = select(schema.runs.c.key)
+    if identity is not None and identity.store:
+        query = query.where(schema.runs.c.id == identity.id)
+    return connection.execute(query).scalar()
+
+
+def _opened(database: Database, find_run: Callable[[Connection], int]) -> Journal:
     try:
-        return Journal(database, database.transact(lambda connection: _run(connection, run_dir)))
+        return Journal(database, database.transact(find_run))
     except BaseException:
         database.close()
         raise
-
-
-def _run(connection: Connection, run_dir: Path) -> int:
-    schema.metadata.create_all(connection)
-    key = connection.execute(select(schema.runs.c.key)).scalar()
-    if key is not None:
-        return key
-    row = {"id": uuid.uuid4().hex, "name": run_dir.name, "created_at": time.time(), "config": json.dumps({})}
-    return connection.execute(insert(schema.runs).returning(schema.runs.c.key), row).scalar_one()

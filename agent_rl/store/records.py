@@ -36,7 +36,11 @@ Record: TypeAlias = dict[str, Any]
 
 def checksum(task: str, record: str, token_rows: bytes) -> int:
     """CRC-32 of what an episode is made of, to notice damage; 32 bits, unsigned."""
-    return zlib.crc32(token_rows, zlib.crc32(record.encode(), zlib.crc32(task.encode())))
+    return zlib.crc32(token_rows, zlib.crc32(_bytes(record), zlib.crc32(_bytes(task))))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as `database` reads what is damaged
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------

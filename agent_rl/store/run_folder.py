@@ -1,18 +1,28 @@
-"""The folder of one run: `config.json`, `metrics.jsonl`, `store.db`, `checkpoints/`, and at the end `report.json`."""
+"""The folder of one run.
+
+`config.json`, `metrics.jsonl`, `checkpoints/`, at the end `report.json`; `store.db`, unless the store is elsewhere;
+`run.json`, which says where and which run of it this is; `lock`, which has one owner.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+import uuid
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from agent_rl.config import Config, check_same_config, dump_config, load_config
 from agent_rl.errors import ConfigError
+from agent_rl.store.identity import Identity, read_identity, write_identity
+from agent_rl.store.lock import LOCK, owned
 
 CONFIG_FILE = "config.json"
 REPORT = "report.json"
 
 
+@contextmanager
 def open_run(
     config: Config,
     name: str,
@@ -21,29 +31,46 @@ def open_run(
     resume: bool,
     free: Collection[str] = (),
     root: Path | None = None,
-) -> Path:
-    """Create the run's folder, or find the one to resume, and return it.
+) -> Generator[Path]:
+    """Create the run's folder, or find the one to resume, and own it while the block runs.
 
-    Without `run_dir` a new run gets `runs/<name>-<time>`, and a resumed one is the latest of that name. `free` are the
-    fields that may differ on resume. Raises `ConfigError` when a folder is in use, missing, or of another config.
+    Without `run_dir` a new run gets `runs/<name>-<time>`, and a resumed one is that of this name which was opened last.
+    `free` are the fields that may differ on resume. Raises `ConfigError` when a folder is missing, used, or of another
+    config, `UserError` when another process owns it.
     """
     root = root or Path("runs")
     if resume:
         folder = run_dir or _latest(root, name)
         if not (folder / CONFIG_FILE).is_file():
             raise ConfigError(f"There is no run to resume in {str(folder)!r}: it has no {CONFIG_FILE}.")
-        check_same_config(load_config(type(config), folder / CONFIG_FILE), config, free=free)
     else:
         folder = run_dir or root / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"The run folder {str(folder)!r} is not empty: add --resume, or name another one.")
+        _check_unused(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    dump_config(config, folder / CONFIG_FILE)
-    return folder
+    with owned(folder):
+        if resume:
+            check_same_config(load_config(type(config), folder / CONFIG_FILE), config, free=free)
+        else:
+            _check_unused(folder)
+        identity = read_identity(folder) or Identity(uuid.uuid4().hex)
+        latest = max((_opened(path) for path in folder.parent.iterdir()), default=0)
+        write_identity(folder, replace(identity, opened=latest + 1))
+        dump_config(config, folder / CONFIG_FILE)
+        yield folder
+
+
+def _check_unused(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
+        raise ConfigError(f"The run folder {str(folder)!r} is not empty: add --resume, or name another one.")
 
 
 def _latest(root: Path, name: str) -> Path:
     folders = [path for path in root.glob(f"{name}-*") if (path / CONFIG_FILE).is_file()]
     if not folders:
         raise ConfigError(f"There is no run of {name!r} to resume under {str(root)!r}: name one with --run-dir.")
-    return max(folders, key=lambda path: (path / CONFIG_FILE).stat().st_mtime)
+    return max(folders, key=lambda path: (_opened(path), path.name))
+
+
+def _opened(folder: Path) -> int:
+    identity = read_identity(folder) if folder.is_dir() else None
+    return identity.opened if identity is not None else 0

@@ -35,6 +35,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+VERSION = "0002"
+"""That of the latest migration."""
+
 metadata = MetaData()
 
 

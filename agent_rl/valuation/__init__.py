@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent_rl.errors import ConfigError
@@ -15,7 +14,7 @@ from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.policy import load_policy
 from agent_rl.learner.utterance_critic import UtteranceCritic, UtteranceCriticConfig
-from agent_rl.store.opening import open_journal
+from agent_rl.store.journal import Journal
 from agent_rl.store.replay import Replay
 from agent_rl.types import Group, TrainingRow
 from agent_rl.valuation.token import HeadValuation, TokenValuation
@@ -62,7 +61,7 @@ class Surroundings:
 
     model: PreTrainedModel
     learner: Learner
-    run_dir: Path
+    open_journal: Callable[[], Journal]
     transform_group: Callable[[Group], Group]
     steps: int
     seed: int
@@ -82,7 +81,7 @@ def open_valuation(
         options = utterance.for_run(around.steps * utterance.updates)
         critic = UtteranceCritic(_first_model(utterance, around.model), options, seed=around.seed)
         baseline = _token_critic(token, around) if utterance.token_baseline else None
-        with open_journal(around.run_dir) as journal:
+        with around.open_journal() as journal:
             replay = Replay(journal, utterance.capacity, around.seed, around.transform_group)
             yield UtteranceValuation(critic, replay, around.learner.logprobs, baseline)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from agent_rl.store import records
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal
 from agent_rl.types import (
     Failure,
     FinishReason,
@@ -132,9 +132,9 @@ def test_token_rows_survive_bit_for_bit(rows):
 def test_a_group_survives_the_journal_bit_for_bit(group):
     with TemporaryDirectory() as folder:
         run_dir = Path(folder)
-        with open_journal(run_dir, create=True) as journal:
+        with create_journal(run_dir) as journal:
             journal.append_group(group)
-        with open_journal(run_dir, create=True) as journal:
+        with create_journal(run_dir) as journal:
             loaded = journal.load_groups()
     assert exact(loaded) == exact({group.index: group})
 
@@ -154,7 +154,7 @@ def test_any_sequence_of_kills_consumes_every_group_once_and_in_order(history):
     with TemporaryDirectory() as folder:
         run_dir = Path(folder)
         for steps, every in history:
-            with open_journal(run_dir, create=True) as journal:
+            with create_journal(run_dir) as journal:
                 journal.rewind(saved_step)
                 known = journal.load_groups(saved_step * batch)
                 step = saved_step

@@ -14,7 +14,7 @@ from agent_rl.rollout.agent import OracleAgent
 from agent_rl.rollout.episode import run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.rollout.manager import run_tasks
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal
 from agent_rl.testing.environments import FaultyEnvironment, GuessNumber
 from agent_rl.trace import TRAINER, chrome_trace, episode_spans
 
@@ -56,7 +56,7 @@ def test_spans_of_an_episode_lie_inside_of_it_and_in_order(groups):
 
 
 def test_the_command_writes_what_perfetto_reads(groups, tmp_path, capsys):
-    with open_journal(tmp_path, create=True) as journal:
+    with create_journal(tmp_path) as journal:
         for group in groups:
             journal.append_group(group)
     line = {

@@ -9,7 +9,7 @@ from agent_rl.errors import UserError
 from agent_rl.evaluate.compare import CompareConfig, compare, read_values, run
 from agent_rl.evaluate.paired import paired_difference, tasks_for
 from agent_rl.evaluate.statistics import mean, proportion
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal
 from agent_rl.testing.episodes import Played, make_trajectory
 from agent_rl.types import Group, Task
 
@@ -17,7 +17,7 @@ from agent_rl.types import Group, Task
 def write_run(folder, rewards, ids=None):
     """A run with one task for each list of rewards; None is an episode that infrastructure failed."""
     folder.mkdir()
-    with open_journal(folder, create=True) as journal:
+    with create_journal(folder) as journal:
         for index, of_task in enumerate(rewards):
             task = Task(id=ids[index] if ids else f"task-{index}", environment="e", prompt=())
             episodes = tuple(episode(task, index, member, reward) for member, reward in enumerate(of_task))

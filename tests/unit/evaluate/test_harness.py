@@ -14,7 +14,7 @@ from agent_rl.evaluate.harness import EvalConfig, evaluate, model_source, run
 from agent_rl.rollout.agent import OracleAgent, PolicyAgent, RandomAgent
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.checkpoint import save_checkpoint
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal
 from agent_rl.store.tasks import write_tasks
 from agent_rl.testing.environments import FaultyEnvironment, GuessNumber, GuessNumberConfig
 from agent_rl.testing.tiny import make_model, make_tokenizer
@@ -125,7 +125,7 @@ def test_a_model_folder_is_evaluated_and_the_result_written(tmp_path, model_fold
     assert report.tokens > 0
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(report.to_json()))
     assert build(EvalConfig, json.loads((folder / "config.json").read_text())) == config(**options)
-    with open_journal(folder, create=True) as journal:
+    with create_journal(folder) as journal:
         assert [len(group.valid) for group in journal.load_groups().values()] == [2] * 6
 
 

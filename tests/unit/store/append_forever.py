@@ -6,9 +6,9 @@ from pathlib import Path
 
 from conftest import example_group
 
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal
 
-with open_journal(Path(sys.argv[1]), create=True) as journal:
+with create_journal(Path(sys.argv[1]), store=sys.argv[2]) as journal:
     first = max(journal.load_groups(), default=-1) + 1
     for index in itertools.count(first):
         journal.append_group(example_group(index))

@@ -1,7 +1,11 @@
 """An example of a group as the rollout produces it. Also imported by the processes that the tests start and kill."""
 
+import uuid
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from sqlalchemy import create_engine, text
 
 from agent_rl.types import (
     Failure,
@@ -67,6 +71,35 @@ def example_group(index: int, members: int = 3, turns: int = 2, tokens: int = 12
     prompt = (Message("system", "You query a database."), Message("user", "How many orders from Köln?\x00\n🙂"))
     task = Task(f"sql-{index}", prompt, {"answer": 3, "tables": ["orders", None]}, "sql", ("two_query",))
     return Group(index, task, tuple(example_trajectory(task, index, m, turns, tokens) for m in range(members)))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The URL of a PostgreSQL of the test suite's own."""
+    from tests.unit.envs.sql.servers import postgres
+
+    try:
+        with postgres() as url:
+            yield url
+    except RuntimeError as reason:
+        pytest.skip(f"PostgreSQL: {reason}")
+
+
+@pytest.fixture
+def postgresql(server: str) -> Iterator[str]:
+    """The URL of a database for one test."""
+    name, engine = f"test_{uuid.uuid4().hex}", create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+        yield server.rpartition("/")[0] + "/" + name
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request) -> str:
+    """Where the journals of a test are, as the option `store` says it."""
+    return "" if request.param == "sqlite" else request.getfixturevalue("postgresql")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.store.replay import Replay
 
 
@@ -16,7 +16,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def journal(path):
-    with open_journal(path, create=True) as journal:
+    with create_journal(path) as journal:
         yield journal
 
 

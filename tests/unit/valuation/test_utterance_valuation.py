@@ -14,7 +14,7 @@ from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.critic import Critic, CriticConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.utterance_critic import TurnEstimates, UtteranceCriticConfig
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal
 from agent_rl.store.replay import Replay
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
 from agent_rl.testing.tiny import make_model, make_tokenizer
@@ -46,7 +46,7 @@ def groups():
 
 
 def journal_of(path, groups):
-    with open_journal(path, create=True) as journal:
+    with create_journal(path) as journal:
         for group in groups:
             journal.append_group(group)
     return path
@@ -104,7 +104,7 @@ class Settled:
 
 def test_a_baseline_learns_the_advantage_inside_of_a_turn(tmp_path, model):
     token = CriticConfig(learning_rate=5e-3)
-    with open_journal(tmp_path, create=True) as journal:
+    with create_journal(tmp_path) as journal:
         baseline = Critic(copy.deepcopy(model), token)
         valuation = UtteranceValuation(Settled(), Replay(journal, 9, 0), as_sampled, baseline)
         first, _ = valuation.assess(groups()[:1], 0)

@@ -22,6 +22,13 @@ POSTGRES_OPTIONS = (
 @contextmanager
 def postgres() -> Iterator[str]:
     """Its URL, of a superuser; raises `RuntimeError` with the reason when there can be none."""
+    with postgres_home() as home, running_postgres(*home) as (url, _):
+        yield url
+
+
+@contextmanager
+def postgres_home() -> Iterator[tuple[Path, list[str], int]]:
+    """A folder with an empty cluster, the command that serves it, its port. Raises as `postgres` does."""
     found = [shutil.which("postgres"), *sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)]
     program = next((Path(os.path.realpath(path)) for path in found if path), None)
     if program is None:
@@ -34,11 +41,17 @@ def postgres() -> Iterator[str]:
             for option in (*POSTGRES_OPTIONS, f"port={port}", f"unix_socket_directories={folder}")
             for word in ("-c", option)
         ]
-        fast_shutdown = signal.SIGINT  # SIGTERM waits for its clients
-        with _server([*user, str(program), "-D", str(data), *options], port, folder / "log", fast_shutdown):
-            url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-            _wait_for_login(url, folder / "log")
-            yield url
+        yield folder, [*user, str(program), "-D", str(data), *options], port
+
+
+@contextmanager
+def running_postgres(folder: Path, command: Sequence[str], port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Its URL and process, for as long as the block runs: it can be started again, or killed."""
+    fast_shutdown = signal.SIGINT  # SIGTERM waits for its clients
+    with _server(command, port, folder / "log", fast_shutdown) as server:
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+        _wait_for_login(url, folder / "log")
+        yield url, server
 
 
 @contextmanager
@@ -115,7 +128,9 @@ def _run(command: Sequence[str]) -> None:
 
 
 @contextmanager
-def _server(command: Sequence[str], port: int, log: Path, stop: signal.Signals = signal.SIGTERM) -> Iterator[None]:
+def _server(
+    command: Sequence[str], port: int, log: Path, stop: signal.Signals = signal.SIGTERM
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out:
         server = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     try:
@@ -124,7 +139,7 @@ def _server(command: Sequence[str], port: int, log: Path, stop: signal.Signals =
             if server.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command} does not start: {log.read_text()[-500:]}")
             time.sleep(0.05)
-        yield
+        yield server
     finally:
         server.send_signal(stop)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from agent_rl.errors import UserError
@@ -10,6 +11,9 @@ from agent_rl.store.journal import Journal
 from agent_rl.view import queries, summary, timeline, tokens
 from agent_rl.view.queries import EpisodeQuery
 from agent_rl.view.reading import Library, RunFolder
+
+STATIC = Path(__file__).with_name("static")
+"""The page that asks."""
 
 
 class Answers:

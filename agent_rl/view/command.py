@@ -54,10 +54,13 @@ def run(config: ViewConfig, say: Callable[[str], object], on_url: Callable[[str]
             count = export(library, config.static, on_run=lambda id: say(f"Writing {id} ..."))
             say(f"{count} runs are in {config.static}: open {config.static / 'index.html'} in a browser.")
         else:
-            open_url = on_url or (webbrowser.open if config.browser else lambda url: None)
-            anyio.run(_serve, library, config.port, say, open_url)
+            anyio.run(_serve, library, config.port, say, on_url or (webbrowser.open if config.browser else _leave))
     finally:
         library.close()
+
+
+def _leave(url: str) -> None:
+    """The reader opens it."""
 
 
 async def _serve(library: object, port: int, say: Callable[[str], object], on_url: Callable[[str], object]) -> None:

@@ -26,10 +26,9 @@ from agent_rl.store import schema
 from agent_rl.store.journal import Journal
 from agent_rl.types import Trajectory
 from agent_rl.view import queries, summary, timeline
-from agent_rl.view.answers import Answers, to_json
+from agent_rl.view.answers import STATIC, Answers, to_json
 from agent_rl.view.queries import EpisodeQuery
 from agent_rl.view.reading import Library, RunFolder
-from agent_rl.view.server import STATIC
 
 MARK = "agent-rl-view.json"
 PAGE_EPISODES = 500

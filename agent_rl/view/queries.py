@@ -47,6 +47,10 @@ COLUMNS: dict[str, ColumnElement[Any]] = {
 """What the table of episodes shows of each, and can be sorted by."""
 
 
+_TRAINED = and_(_consumed.run == _episodes.run, _consumed.group_index == _episodes.group_index)
+_TABLE = schema.trajectories.outerjoin(schema.consumed, _TRAINED)
+
+
 class EpisodeQuery(Config):
     """Which episodes, in which order. Ranges include their ends; an episode without the value is not in one."""
 
@@ -82,11 +86,9 @@ def episodes(journal: Journal, asked: EpisodeQuery, threshold: float) -> dict[st
     the rewards of those. Raises `UserError` for a column that does not exist.
     """
     wanted = [_episodes.run == journal.run, *_conditions(journal, asked, threshold)]
-    page = (
-        _table(journal, threshold, where=wanted).order_by(*_order(asked.sort)).offset(asked.offset).limit(asked.limit)
-    )
+    page = _table(threshold, where=wanted).order_by(*_order(asked.sort)).offset(asked.offset).limit(asked.limit)
     sums = select(func.count(), func.min(_episodes.reward), func.max(_episodes.reward))
-    [(total, low, high)] = journal.rows(_joined(sums, journal).where(*wanted))
+    [(total, low, high)] = journal.rows(sums.select_from(_TABLE).where(*wanted))
     return {
         "all": count(journal),
         "total": total,
@@ -119,18 +121,13 @@ def count(journal: Journal) -> int:
 
 def partners(journal: Journal, task: str, threshold: float) -> list[dict[str, Any]]:
     """The first episodes of a task."""
-    query = _table(journal, threshold, where=[_episodes.run == journal.run, _episodes.task_id == task])
+    query = _table(threshold, where=[_episodes.run == journal.run, _episodes.task_id == task])
     return [dict(row._mapping) for row in journal.rows(query.order_by(*_order("group")).limit(MOST_PARTNERS))]
 
 
-def _table(journal: Journal, threshold: float, *, where: list[ColumnElement[bool]]) -> Select[Any]:
+def _table(threshold: float, *, where: list[ColumnElement[bool]]) -> Select[Any]:
     shown = [column.label(name) for name, column in COLUMNS.items()]
-    return _joined(select(*shown, _outcome(threshold).label("outcome")), journal).where(*where)
-
-
-def _joined(query: Select[Any], journal: Journal) -> Select[Any]:
-    trained = and_(_consumed.run == _episodes.run, _consumed.group_index == _episodes.group_index)
-    return query.select_from(schema.trajectories.outerjoin(schema.consumed, trained))
+    return select(*shown, _outcome(threshold).label("outcome")).select_from(_TABLE).where(*where)
 
 
 def _outcome(threshold: float) -> ColumnElement[str]:
@@ -191,7 +188,7 @@ def _histogram(journal: Journal, wanted: list[ColumnElement[bool]], low: float, 
     width = (high - low) / BINS or 1.0
     bins = BINS if high > low else 1
     position = _bin(low, width, bins)
-    query = _joined(select(position, func.count()), journal).where(*wanted, _episodes.reward.is_not(None))
+    query = select(position, func.count()).select_from(_TABLE).where(*wanted, _episodes.reward.is_not(None))
     counts: dict[int, int] = dict(tuple(row) for row in journal.rows(query.group_by(position)))
     return [{"low": low + i * width, "high": low + (i + 1) * width, "count": counts.get(i, 0)} for i in range(bins)]
 
@@ -216,7 +213,7 @@ def episode(journal: Journal, group: int, member: int, threshold: float) -> dict
     if not found:
         raise UserError(f"There is no episode {member} of group {group} in this run.")
     record, task = (json.loads(text, parse_constant=str) for text in found[0])
-    siblings = _table(journal, threshold, where=[_episodes.run == journal.run, _episodes.group_index == group])
+    siblings = _table(threshold, where=[_episodes.run == journal.run, _episodes.group_index == group])
     rows = [dict(row._mapping) for row in journal.rows(siblings.order_by(_episodes.member))]
     own = next(row for row in rows if row["member"] == member)
     names = ("member", "reward", "outcome", "stop_reason", "failure_owner", "turns")

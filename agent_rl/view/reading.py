@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import NullPool, create_engine, select
+from sqlalchemy import Connection, NullPool, create_engine, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DatabaseError
 
 from agent_rl.errors import UserError, not_found
 from agent_rl.store import schema
 from agent_rl.store.database import Database
+from agent_rl.store.identity import RUN_FILE, read_identity
 from agent_rl.store.journal import Journal
 from agent_rl.store.metrics import JSONL
-from agent_rl.store.opening import STORE
+from agent_rl.store.opening import STORE, open_journal
 from agent_rl.store.run_folder import CONFIG_FILE
+from agent_rl.store.versions import upgrade_file, version_of
 
 _BUSY_TIMEOUT_S = 5.0
-_MARKS = (CONFIG_FILE, STORE, JSONL)  # a folder with one of them is a run
+_MARKS = (CONFIG_FILE, STORE, JSONL, RUN_FILE)  # a folder with one of them is a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Library:
         self._paths = list(paths)
         self._journals: dict[Path, Journal] = {}
         self._opening = threading.Lock()
+        self._owned = ExitStack()
 
     @property
     def where(self) -> str:
@@ -75,14 +79,24 @@ class Library:
         Raises `UserError` when it cannot be read.
         """
         with self._opening:
-            if run.path not in self._journals and (run.path / STORE).is_file():
-                self._journals[run.path] = _open(run.path / STORE)
+            if run.path not in self._journals and (journal := self._open(run.path)) is not None:
+                self._journals[run.path] = self._owned.enter_context(journal)
             return self._journals.get(run.path)
+
+    def _open(self, folder: Path) -> Journal | None:
+        identity = read_identity(folder)
+        if identity is not None and identity.store:
+            return open_journal(folder, timeout_s=_BUSY_TIMEOUT_S)
+        return _read_file(folder / STORE, self._spare) if (folder / STORE).is_file() else None
+
+    def _spare(self) -> Path:
+        """A folder that lasts as long as this."""
+        return Path(self._owned.enter_context(tempfile.TemporaryDirectory(prefix="agent-rl-view-")))
 
     def close(self) -> None:
         """Idempotent."""
-        while self._journals:
-            self._journals.popitem()[1].close()
+        self._journals.clear()
+        self._owned.close()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,20 +119,44 @@ class _ReadOnly(Database):
 def _connect(path: Path) -> sqlite3.Connection:
     in_use = path.with_name(f"{path.name}-wal").exists()
     uri = f"{path.resolve().as_uri()}?mode=ro{'' if in_use else '&immutable=1'}"
-    return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
+    connection.text_factory = _decoded
+    return connection
 
 
-def _open(path: Path) -> Journal:
+def _decoded(text: bytes) -> str:
+    """Damaged text is still shown."""
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _read_file(path: Path, spare: Callable[[], Path]) -> Journal:
+    """The journal in a file. One of an earlier version is read from an upgraded copy in `spare()`."""
     database = _ReadOnly(path)
     try:
-        key = database.transact(lambda connection: connection.execute(select(schema.runs.c.key)).scalar())
-    except (UserError, DatabaseError) as error:
+        version = database.transact(lambda connection: version_of(connection, database.name))
+        if version not in (None, schema.VERSION):
+            path = _upgraded(path, version, spare())
+            database.close()
+            database = _ReadOnly(path)
+        key = None if version is None else database.transact(_first_run)
+        if key is None:
+            raise UserError(f"{path} holds no run.")
+    except BaseException:
         database.close()
-        raise UserError(f"{path} cannot be read: it is damaged, or another agent-rl wrote it.") from error
-    if key is None:
-        database.close()
-        raise UserError(f"{path} holds no run.")
+        raise
     return Journal(database, key)
+
+
+def _first_run(connection: Connection) -> int | None:
+    return connection.execute(select(schema.runs.c.key)).scalar()
+
+
+def _upgraded(path: Path, version: str, spare: Path) -> Path:
+    copy = spare / path.name
+    with closing(_connect(path)) as old, closing(sqlite3.connect(copy)) as new:
+        old.backup(new)
+    upgrade_file(copy, version)
+    return copy
 
 
 def _run_folders(path: Path) -> Iterable[Path]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from agent_rl.config import build
 from agent_rl.errors import NotFoundError, UserError
 from agent_rl.view import summary
-from agent_rl.view.answers import Answers, to_json
+from agent_rl.view.answers import STATIC, Answers, to_json
 from agent_rl.view.queries import EpisodeQuery
 from agent_rl.view.reading import Library, RunFolder
 from agent_rl.web import Request, Response
@@ -31,7 +30,6 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-STATIC = Path(__file__).with_name("static")
 _HOSTS = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {
     "Content-Security-Policy": (
@@ -53,11 +51,20 @@ def make_app(library: Library, token: str) -> ASGIApp:
     def one_run(answer: Callable[[RunFolder, Request], Any]) -> Callable[[Request], Response]:
         return lambda request: _json(answer(library.run(request.path_params["run"]), request))
 
+    def page(request: Request) -> Response:
+        return FileResponse(STATIC / "index.html")
+
+    def runs(request: Request) -> Response:
+        return _json(answers.runs())
+
+    def partners(request: Request) -> Response:
+        return _json(answers.partners(request.query_params.get("task", "")))
+
     routes = [
-        Route("/", lambda request: FileResponse(STATIC / "index.html")),
+        Route("/", page),
         Mount("/static", StaticFiles(directory=STATIC)),
-        Route("/api/runs", lambda request: _json(answers.runs())),
-        Route("/api/partners", lambda request: _json(answers.partners(request.query_params.get("task", "")))),
+        Route("/api/runs", runs),
+        Route("/api/partners", partners),
         Route("/api/runs/{run}/overview", one_run(lambda run, _: answers.overview(run))),
         Route("/api/runs/{run}/settings", one_run(lambda run, _: {"settings": summary.settings(run.path)})),
         Route(

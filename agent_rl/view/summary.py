@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent_rl.config import Config
-from agent_rl.control import WHERE as CONTROL
 from agent_rl.store.checkpoint import list_checkpoints
 from agent_rl.store.journal import Journal
+from agent_rl.store.lock import LOCK
 from agent_rl.store.metrics import JSONL
 from agent_rl.store.run_folder import CONFIG_FILE, REPORT
 from agent_rl.view import queries
 from agent_rl.view.reading import RunFolder, changed_at, read_json
 
-_QUIET_S = 60.0  # a run without a control socket that wrote nothing for so long has ended
+_QUIET_S = 300.0  # a run on another machine that wrote nothing for so long has ended
+_OWNER = re.compile(r"process (?P<process>\d{1,9}) on (?P<host>.+)")  # what `lock.this_process` says
 _STEP = re.compile(r'\{"step": (\d+)')
 
 
@@ -30,16 +32,15 @@ def summary(run: RunFolder, journal: Journal | None) -> dict[str, Any]:
     kind = "eval" if "samples" in config else "train"
     step = found["groups"] if kind == "eval" else last_step(run.path)
     steps = config.get("tasks" if kind == "eval" else "steps")
-    changed = changed_at(run.path)
     return found | {
         "id": run.id,
         "path": str(run.path),
         "kind": kind,
         "environment": config.get("environment") or found["environment"] or "",
-        "status": _status(run.path, step, steps, changed),
+        "status": _status(run.path, step, steps),
         "step": step,
         "steps": steps,
-        "changed_at": changed,
+        "changed_at": changed_at(run.path),
     }
 
 
@@ -71,18 +72,22 @@ def _nothing() -> dict[str, Any]:
     }
 
 
-def _status(folder: Path, step: int, steps: int | None, changed: float) -> str:
-    process = read_json(folder / CONTROL).get("pid")
-    if isinstance(process, int) and _lives(process):
+def _status(folder: Path, step: int, steps: int | None) -> str:
+    """By who owns the folder: whoever ended without a report or the last step was stopped."""
+    lock, report = folder / LOCK, folder / REPORT
+    reported = report.is_file() and (not lock.is_file() or report.stat().st_mtime >= lock.stat().st_mtime)
+    if not reported and lock.is_file() and _owner_lives(lock):
         return "running"
-    if (folder / REPORT).is_file() or (steps is not None and step >= steps):
-        return "finished"
-    return "running" if process is None and time.time() - changed < _QUIET_S else "stopped"
+    return "finished" if report.is_file() or (steps is not None and step >= steps) else "stopped"
 
 
-def _lives(process: int) -> bool:
+def _owner_lives(lock: Path) -> bool:
+    """As the file says; to try the lock might turn a run away that is about to take it."""
+    owner = _OWNER.match(lock.read_text("utf-8", errors="replace"))
+    if owner is None or owner["host"] != socket.gethostname():
+        return time.time() - changed_at(lock.parent) < _QUIET_S
     try:
-        os.kill(process, 0)
+        os.kill(int(owner["process"]), 0)
     except ProcessLookupError:
         return False
     except PermissionError:

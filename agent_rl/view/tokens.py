@@ -69,7 +69,7 @@ def overlay(journal: Journal, group: int, member: int, decode: Decode | None) ->
         }
         for i, segment in enumerate(segments)
     ]
-    texts = None if decode is None else [token_texts(segment["ids"], decode) for segment in described]
+    texts = None if decode is None else [token_texts(segment.token_ids_T.tolist(), decode) for segment in segments]
     missing = [NO_TOKENIZER] * (decode is None) + [NOT_TRAINED] * (not trained)
     return {"segments": described, "texts": texts, "note": " ".join(missing) if segments else ""}
 

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import select
 
 from agent_rl.store import schema
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.testing.episodes import Played, make_trajectory
 from agent_rl.types import FinishReason, Group, Message, Task, ToolCall, ToolResult, Trajectory, Turn
 
@@ -64,7 +64,7 @@ def train(folder: Path) -> None:
 
 def write_hostile(folder: Path) -> None:
     """Group 0: attacks wherever there is text. Group 1: 5 MB in one message. Group 2: 10,000 messages."""
-    with open_journal(folder, create=True) as journal:
+    with create_journal(folder) as journal:
         attack = "\n".join(ATTACKS)
         task = Task(attack[:200], (Message("user", attack),), {attack: attack}, ATTACKS[1], ATTACKS)
         members = (hostile(task, 0, 0, ATTACKS), hostile(task, 0, 1, ATTACKS[1:]))

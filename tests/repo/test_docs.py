@@ -17,6 +17,7 @@ from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.evaluate.selection import SelectConfig
 from agent_rl.serve.command import ServeConfig
 from agent_rl.testing.environment_check.command import EnvCheckConfig
+from agent_rl.view.command import ViewConfig
 from agent_rl_envs.swe import command as swe
 from agent_rl_envs.terminal import command as terminal
 from agent_rl_tools.retrieval.command import IndexConfig, RetrieverConfig
@@ -39,6 +40,7 @@ CONFIGS = {
     "terminal make": terminal.MakeConfig,
     "terminal prepare": terminal.PrepareConfig,
     "trace": TraceConfig,
+    "view": ViewConfig,
 }
 TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent_rl.store.opening import open_journal
+from agent_rl.store.opening import create_journal
 from agent_rl.store.trained_tokens import TrainedTokens
 from agent_rl.types import (
     Failure,
@@ -92,7 +92,7 @@ def task(index: int) -> Task:
 def write_run(folder: Path, **config: object) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"steps": 4, **config}))
-    with open_journal(folder, create=True) as journal:
+    with create_journal(folder) as journal:
         for index in range(3):
             members = tuple(trajectory(task(index), index, member) for member in range(4))
             journal.append_group(Group(index, task(index), members))

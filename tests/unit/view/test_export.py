@@ -10,6 +10,12 @@ from agent_rl.view.reading import Library
 CALL = re.compile(r'view\.deliver\(("(?:[^"\\]|\\.)*"), ("(?:[^"\\]|\\.)*")\);\n')
 
 
+@pytest.fixture(autouse=True)
+def without_settings(run_dir):
+    """The defaults of a training run's settings would import torch."""
+    (run_dir / "config.json").unlink()
+
+
 def delivered(path):
     """What a data file hands over; fails when the file is anything but one call with two string literals."""
     call = CALL.fullmatch(path.read_text("ascii"))

@@ -1,4 +1,5 @@
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -6,7 +7,9 @@ from agent_rl.errors import NotFoundError, UserError
 from agent_rl.store.opening import open_journal
 from agent_rl.types import Group
 from agent_rl.view import queries
+from agent_rl.view.answers import Answers
 from agent_rl.view.reading import Library
+from tests.unit.store.test_versions import write_first_version
 
 from .conftest import task, trajectory, write_run  # isort: skip
 
@@ -51,12 +54,29 @@ def test_runs_are_found_under_folders_and_named_apart(tmp_path):
         Library([tmp_path]).run("alon")
 
 
-def test_a_foreign_database_is_said_to_be_one(tmp_path):
+def test_a_store_that_a_later_version_wrote_is_refused(run_dir):
+    with closing(sqlite3.connect(run_dir / "store.db")) as store, store:
+        store.execute("update alembic_version set version_num = '9999'")
+    library = Library([run_dir])
+    with pytest.raises(UserError, match="schema version 9999"):
+        library.journal(library.run("demo"))
+    assert Answers(library).runs()["runs"][0]["status"] == "unreadable"
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "store.db").write_text("no database" * 100)
+    library = Library([tmp_path])
+    with pytest.raises(UserError, match="not a database"):
+        library.journal(library.run("run"))
+
+
+def test_an_old_store_is_read_from_an_upgraded_copy(tmp_path):
     folder = tmp_path / "old"
-    folder.mkdir()
-    connection = sqlite3.connect(folder / "store.db")
-    connection.execute("create table store (version integer)")
-    connection.close()
+    groups = [Group(i, task(i), (trajectory(task(i), i, 0),)) for i in (0, 1)]
+    write_first_version(folder / "store.db", groups)
+    before = contents(folder)
     library = Library([folder])
-    with pytest.raises(UserError, match="damaged, or another agent-rl wrote it"):
-        library.journal(library.run("old"))
+    assert queries.count(library.journal(library.run("old"))) == 2
+    library.close()
+    assert contents(folder) == before

@@ -1,10 +1,11 @@
 import json
 import os
+import socket
 
 import pytest
 
-from agent_rl.control import WHERE
 from agent_rl.evaluate.harness import EvalConfig
+from agent_rl.store.lock import LOCK, owned
 from agent_rl.view import summary
 from agent_rl.view.reading import RunFolder
 
@@ -13,32 +14,38 @@ def status(run_dir):
     return summary.summary(RunFolder("demo", run_dir), None)["status"]
 
 
-def age(run_dir, seconds):
-    for path in run_dir.iterdir():
-        then = path.stat().st_mtime - seconds
-        os.utime(path, (then, then))
-
-
-def test_a_run_with_a_live_process_is_running(run_dir):
-    age(run_dir, 3600)
-    (run_dir / WHERE).write_text(json.dumps({"socket": "", "pid": os.getpid()}))
-    assert status(run_dir) == "running"
-
-
-def test_a_run_that_is_quiet_before_its_last_step_has_stopped(run_dir):
-    assert status(run_dir) == "running"
-    age(run_dir, 3600)
+def test_a_run_that_somebody_owns_is_running(run_dir):
     assert status(run_dir) == "stopped"
-    (run_dir / WHERE).write_text(json.dumps({"socket": "", "pid": 2**22 + 1}))  # killed: nobody took it away
+    with owned(run_dir):
+        assert status(run_dir) == "running"
+    killed = f"process {2**22 + 1} on {socket.gethostname()}\n"  # nobody took it away
+    (run_dir / LOCK).write_text(killed)
+    assert status(run_dir) == "stopped"
+
+
+def test_a_run_on_another_machine_is_running_as_long_as_it_writes(run_dir):
+    (run_dir / LOCK).write_text("process 1 on far-away\n")
+    assert status(run_dir) == "running"
+    for path in run_dir.iterdir():
+        os.utime(path, (1e9, 1e9))
     assert status(run_dir) == "stopped"
 
 
 def test_a_run_at_its_last_step_or_with_a_report_is_finished(run_dir):
-    (run_dir / "report.json").write_text("{}")
-    assert status(run_dir) == "finished"
+    with owned(run_dir):
+        (run_dir / "report.json").write_text("{}")
+    assert status(run_dir) == "finished", "whatever process has that number now"
     (run_dir / "report.json").unlink()
+    (run_dir / LOCK).unlink()
     (run_dir / "config.json").write_text(json.dumps({"steps": 2}))
     assert status(run_dir) == "finished"
+
+
+def test_a_finished_run_that_goes_on_is_running(run_dir):
+    (run_dir / "report.json").write_text("{}")
+    os.utime(run_dir / "report.json", (1e9, 1e9))
+    with owned(run_dir):
+        assert status(run_dir) == "running"
 
 
 def test_the_overview_of_a_training_run(run_dir, journal):

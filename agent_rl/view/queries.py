@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
-from sqlalchemy import ColumnElement, Select, and_, case, cast, func, literal, or_, select
+from sqlalchemy import ColumnElement, FromClause, Select, and_, case, cast, func, literal, or_, select
 from sqlalchemy import Integer as SqlInteger
 
 from agent_rl.config import Config
@@ -23,6 +23,7 @@ BINS = 24
 LONGEST_PAGE = 1000
 TAGGED_GROUPS = 2000  # the groups whose tags are offered as filters
 MOST_PARTNERS = 64
+MOST_CHOICES = 100
 
 _groups, _episodes, _records, _consumed = schema.groups.c, schema.trajectories.c, schema.records.c, schema.consumed.c
 
@@ -86,14 +87,20 @@ def episodes(journal: Journal, asked: EpisodeQuery, threshold: float) -> dict[st
     the rewards of those. Raises `UserError` for a column that does not exist.
     """
     wanted = [_episodes.run == journal.run, *_conditions(journal, asked, threshold)]
-    page = _table(threshold, where=wanted).order_by(*_order(asked.sort)).offset(asked.offset).limit(asked.limit)
-    sums = select(func.count(), func.min(_episodes.reward), func.max(_episodes.reward))
-    [(total, low, high)] = journal.rows(sums.select_from(_TABLE).where(*wanted))
+    order = _order(asked.sort)
+    about_steps = asked.sort.removeprefix("-") == "step" or (asked.step_min, asked.step_max) != (None, None)
+    source = _TABLE if about_steps else schema.trajectories  # the join doubles the time
+    sums = select(func.count(), func.min(_episodes.reward), func.max(_episodes.reward)).select_from(source)
+    [(total, low, high)] = journal.rows(sums.where(*wanted))
+    keys = select(_episodes.group_index, _episodes.member).select_from(source).where(*wanted).order_by(*order)
+    shown = keys.offset(asked.offset).limit(asked.limit).subquery()
+    same = and_(_episodes.group_index == shown.c.group_index, _episodes.member == shown.c.member)
+    rows = _table(threshold, where=[_episodes.run == journal.run]).join(shown, same).order_by(*order)
     return {
         "all": count(journal),
         "total": total,
-        "rows": [dict(row._mapping) for row in journal.rows(page)],
-        "histogram": [] if low is None else _histogram(journal, wanted, low, high),
+        "rows": [dict(row._mapping) for row in journal.rows(rows)],
+        "histogram": [] if low is None else _histogram(journal, source, wanted, low, high),
     }
 
 
@@ -105,10 +112,11 @@ def choices(journal: Journal) -> dict[str, list[str]]:
         "kind": _episodes.failure_kind,
         "environment": _episodes.environment,
     }
+    query = select(*columns.values()).where(_episodes.run == journal.run).distinct()  # one pass for all
+    seen = journal.rows(query)
     found = {"outcome": ["success", "unsuccessful", "excluded"]}
-    for name, column in columns.items():
-        query = select(column).where(_episodes.run == journal.run, column.is_not(None)).distinct().order_by(column)
-        found[name] = [value for (value,) in journal.rows(query.limit(100))]
+    for place, name in enumerate(columns):
+        found[name] = sorted({row[place] for row in seen} - {None})[:MOST_CHOICES]
     tasks = select(_groups.task).where(_groups.run == journal.run).order_by(_groups.index).limit(TAGGED_GROUPS)
     found["tag"] = sorted({tag for (task,) in journal.rows(tasks) for tag in json.loads(task)["tags"]})
     return found
@@ -157,9 +165,16 @@ def _conditions(journal: Journal, asked: EpisodeQuery, threshold: float) -> list
         _episodes.failure_owner: asked.owner,
         _episodes.failure_kind: asked.kind,
         _episodes.environment: asked.environment,
-        _outcome(threshold): asked.outcome,
     }
     found += [column == value for column, value in equal.items() if value]
+    if asked.outcome:  # in words that an index knows
+        excluded, reached = _episodes.failure_owner.is_not(None), _episodes.reward >= threshold - 1e-9
+        missed = or_(~reached, _episodes.reward.is_(None))
+        found += {
+            "excluded": [excluded],
+            "success": [~excluded, reached],
+            "unsuccessful": [~excluded, missed],
+        }[asked.outcome]
     if asked.task:
         pattern = contains(asked.task)
         named = or_(_groups.task_id.icontains(asked.task, autoescape=True), TaskSays(_groups.task, pattern))
@@ -184,11 +199,13 @@ def _order(sort: str) -> list[ColumnElement[Any]]:
     return [(column.desc() if sort.startswith("-") else column.asc()).nulls_last(), *rest]
 
 
-def _histogram(journal: Journal, wanted: list[ColumnElement[bool]], low: float, high: float) -> list[dict[str, Any]]:
+def _histogram(
+    journal: Journal, source: FromClause, wanted: list[ColumnElement[bool]], low: float, high: float
+) -> list[dict[str, Any]]:
     width = (high - low) / BINS or 1.0
     bins = BINS if high > low else 1
     position = _bin(low, width, bins)
-    query = select(position, func.count()).select_from(_TABLE).where(*wanted, _episodes.reward.is_not(None))
+    query = select(position, func.count()).select_from(source).where(*wanted, _episodes.reward.is_not(None))
     counts: dict[int, int] = dict(tuple(row) for row in journal.rows(query.group_by(position)))
     return [{"low": low + i * width, "high": low + (i + 1) * width, "count": counts.get(i, 0)} for i in range(bins)]
 

@@ -18,6 +18,13 @@
     { name: "step", title: "step", show: (row) => format.number(row.step), number: true, wide: true },
   ];
 
+  const known = new Map();  // the choices of runs, which hardly change
+
+  function choicesOf(run) {
+    if (!known.has(run)) known.set(run, view.source.choices(run).catch((error) => { known.delete(run); throw error; }));
+    return known.get(run);
+  }
+
   function outcome(row) {
     if (row.failure_owner === null) return text.inline(format.words(row.stop_reason));
     return h("span", { class: "badge failed" }, text.inline(`${row.failure_owner}: ${format.words(row.failure_kind)}`, 60));
@@ -50,7 +57,7 @@
   view.episodesPage = async (page, [run], query, signal) => {
     const { sort = "group", offset = "0", ...filters } = query;
     const change = (changes) => { location.hash = route(["r", run, "episodes"], { ...query, offset: "", ...changes }); };
-    const [found, choices] = await Promise.all([view.source.episodes(run, { ...filters, sort, offset, limit: LIMIT }), view.source.choices(run)]);
+    const [found, choices] = await Promise.all([view.source.episodes(run, { ...filters, sort, offset, limit: LIMIT }), choicesOf(run)]);
     const clear = Object.fromEntries(view.filterNames.map((name) => [name, ""]));
     const form = view.filters(filters, choices, (asked) => change({ ...clear, ...asked }));
     const bars = view.histogram(found.histogram, "reward", (bin) => change({ reward_min: round(bin.low, Math.floor), reward_max: round(bin.high, Math.ceil) }));

@@ -14,7 +14,7 @@
   function choice(name, label, options, query) {
     const entries = [["", "any"], ...options.map((option) => [option, format.words(option)])];
     return h("label", { class: "field" }, h("span", {}, label), h("select", { name },
-      entries.map(([value, shown]) => h("option", { value, selected: (query[name] ?? "") === value }, String(shown).slice(0, 80)))));
+      entries.map(([value, shown]) => h("option", { value, selected: (query[name] ?? "") === value }, view.text.plain(shown)))));
   }
 
   /** `onchange(query)` is called with the filters that are set, soon after the last change. */

@@ -66,26 +66,35 @@
     return h("bdi", { class: "untrusted" }, nodes(shown.replaceAll("\n", "⏎")), rest);
   }
 
-  /** A text with its line breaks; a long one is cut, with a button for the rest. */
+  /** Where to end a piece that may be `at` characters long: behind a line, if one ends in its second half. */
+  function end(text, from, at) {
+    const line = text.lastIndexOf("\n", from + at - 1) + 1;
+    return from + at < text.length && line > from + at / 2 ? line : cut(text, from + at);
+  }
+
+  /** A text with its line breaks; a long one is cut, with a button for the rest. Pieces out of sight cost no layout. */
   function block(text, className = "") {
     const whole = String(text ?? "");
-    let done = cut(whole, LIMIT);
-    const body = h("bdi", {}, nodes(whole.slice(0, done)));
-    const box = h("div", { class: `text ${className}`, dir: "auto" }, body);
+    const piece = (from, to) => h("div", { class: "chunk", dir: "auto" }, h("bdi", {}, nodes(whole.slice(from, to))));
+    let done = end(whole, 0, LIMIT);
+    const box = h("div", { class: `text ${className}` }, piece(0, done));
     if (done < whole.length) {
       const more = () => {
-        const next = cut(whole, done + CHUNK);
-        body.append(...nodes(whole.slice(done, next)));
+        const next = end(whole, done, CHUNK);
+        box.append(piece(done, next));
         done = next;
         if (done < whole.length) requestAnimationFrame(more);
       };
-      const left = format.bytes(whole.length);
-      const button = h("button", { type: "button", class: "more", onclick: () => { button.remove(); more(); } },
-        `… show all ${left}`);
-      box.append(button);
+      box.append(h("button", { type: "button", class: "more", onclick: (event) => { event.target.remove(); more(); } },
+        `… show all ${format.bytes(whole.length)}`));
     }
     return box;
   }
 
-  view.text = { inline, block, nodes };
+  /** A short text where only text can stand, such as an option of a list. */
+  function plain(text, limit = 80) {
+    return String(text ?? "").slice(0, limit).replace(ODD, symbol).replaceAll("\n", "⏎");
+  }
+
+  view.text = { inline, block, plain, nodes };
 }

@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, NullPool, create_engine, select
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from agent_rl.errors import UserError, not_found
 from agent_rl.store import schema
@@ -87,7 +88,10 @@ class Library:
         identity = read_identity(folder)
         if identity is not None and identity.store:
             return open_journal(folder, timeout_s=_BUSY_TIMEOUT_S)
-        return _read_file(folder / STORE, self._spare) if (folder / STORE).is_file() else None
+        try:
+            return _read_file(folder / STORE, self._spare) if (folder / STORE).is_file() else None
+        except SQLAlchemyError as error:  # an upgrade of something that only looks like a store
+            raise UserError(f"{folder / STORE} cannot be read: {error}.") from error
 
     def _spare(self) -> Path:
         """A folder that lasts as long as this."""

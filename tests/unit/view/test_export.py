@@ -67,7 +67,7 @@ def test_an_earlier_export_is_replaced_and_nothing_else(library, tmp_path):
 
 def test_nothing_to_export_is_said(tmp_path):
     with pytest.raises(UserError, match="no runs"):
-        export(Library([tmp_path]), tmp_path / "out")
+        export(Library([tmp_path / "empty"]), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -363,6 +363,7 @@ COMMANDS: dict[str, str | Callable[[Sequence[str]], None]] = {
     "trace": trace,
     "export": "agent_rl.exchange.command:export_command",
     "import": "agent_rl.exchange.command:import_command",
+    "view": "agent_rl.view.command:view_command",
     "serve": serve,
     "serve weights": serve_weights,
     "env list": list_environments,

@@ -64,7 +64,7 @@ class Config(recipe.RecipeConfig):
             batch_rows=32,
             check_every=100,
             check_episodes=48,
-            max_implausible=0.1,
+            max_implausible=0.3,
             learner=LearnerConfig(learning_rate=3e-3, warmup_steps=50, betas=(0.9, 0.95)),
         ),
         description="Imitation of an agent that acts at random, from which the tiny model starts.",

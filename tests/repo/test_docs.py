@@ -20,6 +20,7 @@ from agent_rl.exchange.command import ExportConfig, ImportConfig
 from agent_rl.replay.command import ReplayConfig
 from agent_rl.serve.command import ServeConfig
 from agent_rl.testing.environment_check.command import EnvCheckConfig
+from agent_rl.view.command import ViewConfig
 from agent_rl_envs.swe import command as swe
 from agent_rl_envs.terminal import command as terminal
 from agent_rl_tools.retrieval.command import IndexConfig, RetrieverConfig
@@ -46,6 +47,7 @@ CONFIGS = {
     "terminal make": terminal.MakeConfig,
     "terminal prepare": terminal.PrepareConfig,
     "trace": TraceConfig,
+    "view": ViewConfig,
 }
 TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 

@@ -92,7 +92,8 @@ def what_happened(run_dir: Path) -> dict[str, Any]:
     if (weights := run_dir / "weights").is_file():
         found["weights"] = weights.read_text()
         found["metrics"] = [json.loads(line)["step"] for line in (run_dir / JSONL).read_text().splitlines()]
-        found["checkpoints"] = [(c.step, c.next_group_index) for c in list_checkpoints(run_dir)]
+        last = list_checkpoints(run_dir)[-1]  # killed before it removed an older one, a run may keep one more
+        found["checkpoint"] = (last.step, last.next_group_index, last.weight_version)
     else:
         report = json.loads((run_dir / "report.json").read_text())
         found["report"] = {name: value for name, value in report.items() if not name.endswith("_s")}

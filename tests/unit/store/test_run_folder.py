@@ -83,10 +83,10 @@ from pathlib import Path
 from agent_rl.store.lock import owned
 with owned(Path(sys.argv[1])):
     if len(sys.argv) > 2 and os.fork() == 0:  # a child that outlives its parent
-        os.write(1, f"{os.getpid()}\n".encode())
+        os.write(1, f"{os.getpid()}\\n".encode())
         time.sleep(60)
     else:
-        os.write(1, f"{os.getpid()}\n".encode())
+        os.write(1, f"{os.getpid()}\\n".encode())
         time.sleep(60)
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 import atif
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent_rl import cli
@@ -140,7 +140,33 @@ def turn(draw: st.DrawFn, number: int, parts: tuple[Segment, ...]) -> Turn:
     )
 
 
-PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def everything() -> Group:
+    """Siblings with all that can be lost: bits of log-probs, masks, versions, a failure, an internal turn."""
+    call = ToolCall("a", "run", {"x": [1, None]})
+    task = Task("t", (Message("system", "s"), Message("user", "u")), {"k": [1]}, "env", ("tag",))
+    words = np.array([0.0, -0.25, -0.5, 0.0, np.nan, -np.inf], np.float32)
+    words_T = np.where([False, True, True, False, True, True], words, np.float32(0))
+    segment = Segment(np.arange(6, dtype=np.int32), words_T != 0, words_T, np.array([-1, 3, 3, -1, 4, 4], np.int32))
+    first = Turn(
+        0, 0, 1, 3, Message("assistant", "hm", (call,), None, "why"), (Message("tool", "4", (), "a"),), 0.25,
+        {"part": 0.25}, (ToolResult(call, "4", None, 0.5),), FinishReason.STOP, ("at", b"\x00", 1), tag="look",
+    )  # fmt: skip
+    inside = Turn(1, 0, 3, 4, Message("assistant", "so far"), (), 0.5, {}, (), FinishReason.STOP, internal=True)
+    broken = ToolCall("c", "", {}, "no name")
+    last = Turn(
+        2, 0, 4, 6, Message("assistant", "", (broken,)), (Message("user", "no"),), -1.0, {}, (), FinishReason.LENGTH
+    )
+    won = Trajectory(
+        task, 2**40, 0, 2**62, task.prompt, (segment,), (first, inside, last), StopReason.TERMINATED, None, 1.7e9, 0.5,
+        1.5, 2, {"m": 1.0},
+    )  # fmt: skip
+    failure = Failure("crash", Owner.ENVIRONMENT, "step", "gone", "Traceback", True)
+    return Group(
+        2**40, task, (won, dataclasses.replace(won, member=1, stop_reason=StopReason.FAILURE, failure=failure))
+    )
+
+
+PROPERTY = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # --- what comes back ------------------------------------------------------------------------------------------------
@@ -153,7 +179,8 @@ def bits(segment: Segment) -> list[tuple[str, bytes]]:
 
 def test_parquet_loses_nothing(tmp_path_factory: pytest.TempPathFactory):
     @PROPERTY
-    @given(st.lists(groups(), max_size=3, unique_by=lambda group: group.index))
+    @given(st.lists(groups(), max_size=2, unique_by=lambda group: group.index))
+    @example([everything()])
     def check(written: list[Group]) -> None:
         path = tmp_path_factory.mktemp("parquet") / "run.parquet"
         write_groups(written, path, "parquet")
@@ -189,6 +216,7 @@ def through_json(rows: Any) -> list[dict[str, Any]]:
 
 @PROPERTY
 @given(groups())
+@example(everything())
 def test_a_chat_keeps_every_message_reward_and_end(group: Group):
     rows = through_json(chat.to_rows(group))
     assert [row["reward"] for row in rows] == [episode.reward for episode in group.trajectories]
@@ -199,6 +227,7 @@ def test_a_chat_keeps_every_message_reward_and_end(group: Group):
 
 @PROPERTY
 @given(groups())
+@example(everything())
 def test_rows_of_verifiers_keep_messages_and_the_reward_of_the_episode(group: Group):
     rows = through_json(verifiers.to_rows(group))
     (again,) = verifiers.from_rows(rows)
@@ -212,6 +241,7 @@ def test_rows_of_verifiers_keep_messages_and_the_reward_of_the_episode(group: Gr
 
 @PROPERTY
 @given(groups())
+@example(everything())
 def test_atif_documents_are_valid_and_come_back(group: Group):
     """By the pydantic models of the format, which forbid fields that they do not know."""
     rows = through_json(ours.to_rows(group))
@@ -245,14 +275,61 @@ def test_a_chat_of_somebody_elses():
 
 
 def test_rows_that_verifiers_wrote():
-    said = {"prompt": [{"role": "user", "content": "2+2?"}], "completion": [{"role": "assistant", "content": "4"}]}
-    base = {"example_id": 7, "task": "gsm8k", "answer": "4", "info": '{"level": 2}', "metrics": {"correct": 1.0}}
-    rows = [{**base, **said, "reward": 1.0}, {**base, **said, "reward": 0.0, "is_truncated": True}]
+    """As `state_to_output` of version 0.3.1 makes them."""
+    call = '{"id": "c1", "name": "add", "arguments": "{\\"x\\": 2}"}'
+    completion = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "4"},
+        {"role": "assistant", "content": "4"},
+    ]
+    said = {"prompt": [{"role": "user", "content": "2+2?"}], "completion": completion, "timing": {"start_time": 1.7e9}}
+    base = {"example_id": 7, "answer": "4", "info": '{"level": 2}', "metrics": {"correct": 1.0}, "correct": 1.0}
+    error = {"error": "ModelError", "message": "no answer", "error_chain_repr": "...", "error_chain_str": "..."}
+    nothing = {"prompt": None, "completion": None, "reward": 0.0, "error": error, "stop_condition": "has_error"}
+    rows = [{**base, **said, "reward": 1.0}, {**base, **said, "reward": 0.0, "is_truncated": True}, {**base, **nothing}]
     (group,) = verifiers.from_rows(rows)
     assert group.task.data == {"answer": "4", "info": {"level": 2}}
-    assert [episode.member for episode in group.trajectories] == [0, 1]
-    assert [episode.reward for episode in group.trajectories] == [1.0, 0.0]
-    assert [episode.terminated for episode in group.trajectories] == [True, False]
+    first, cut, failed = group.trajectories
+    assert first.turns[0].action.tool_calls == (ToolCall("c1", "add", {"x": 2}),)
+    assert [episode.member for episode in group.trajectories] == [0, 1, 2]
+    assert [episode.reward for episode in group.trajectories] == [1.0, 0.0, 0.0]
+    assert (first.terminated, cut.truncated, failed.turns) == (True, True, ())
+    assert failed.failure == Failure("ModelError", Owner.ENVIRONMENT, "episode", "no answer")
+
+
+def test_rows_that_verifiers_wrote_before():
+    """With the name of the task, calls as OpenAI has them, and an error as a text."""
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    said = {"prompt": [], "completion": [{"role": "assistant", "content": "", "tool_calls": [json.dumps(call)]}]}
+    (group,) = verifiers.from_rows([{"example_id": 7, "task": "gsm8k", **said, "reward": 1.0, "error": "a bug"}])
+    (episode,) = group.trajectories
+    assert (group.task.id, group.task.environment) == ("gsm8k-7", "gsm8k")
+    assert episode.turns[0].action.tool_calls == (ToolCall("c1", "add", {}),)
+    assert episode.failure == Failure("error", Owner.ENVIRONMENT, "episode", "a bug")
+
+
+def test_rows_for_verifiers_have_its_columns():
+    episode = dataclasses.replace(
+        sums().trajectories[0],
+        stop_reason=StopReason.FAILURE,
+        failure=Failure("crash", Owner.ENVIRONMENT, "step", "gone"),
+        began_at=100.0,
+        setup_s=1.0,
+        duration_s=9.0,
+        turns=tuple(
+            dataclasses.replace(turn, began_s=2.0, generation_s=3.0, step_s=0.5)
+            for turn in sums().trajectories[0].turns
+        ),
+    )
+    (row,) = verifiers.to_rows(dataclasses.replace(sums(), trajectories=(episode,)))
+    (call,) = row["completion"][0].pop("tool_calls")
+    assert row["completion"][0] == {"role": "assistant", "content": "Hm."}
+    assert json.loads(call) == {"id": "a", "name": "add", "arguments": '{"x": 2}'}
+    assert row["error"].keys() == {"error", "message", "error_chain_repr", "error_chain_str"}
+    timing = row["timing"]
+    assert timing["env"] == {"spans": [{"start": 105.0, "end": 105.5, "duration": 0.5}], "duration": 0.5}
+    assert (timing["model"]["duration"], timing["total"], timing["overhead"]) == (3.0, 9.0, 4.5)
+    assert (row["is_completed"], "task" in row, "answer" in row) == (True, False, False)
 
 
 def test_an_atif_document_of_another_agent():
@@ -281,7 +358,7 @@ def test_an_atif_document_of_another_agent():
 # --- verl -----------------------------------------------------------------------------------------------------------
 
 
-def example() -> Group:
+def sums() -> Group:
     task = Task("t1", (Message("user", "2+2?"),), {"answer": 4}, "sums", ("easy", "plus"))
     call = ToolCall("a", "add", {"x": 2})
     said = Message("assistant", "Hm.", (call,)), (Message("tool", "4", tool_call_id="a"),)
@@ -293,7 +370,7 @@ def test_verls_tasks_are_what_its_dataset_reads(tmp_path: Path):
     import datasets
 
     path = tmp_path / "train.parquet"
-    write_groups([example()], path, "verl")
+    write_groups([sums()], path, "verl")
     (row,) = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert row["prompt"] == [{"role": "user", "content": "2+2?"}]
     assert (row["data_source"], row["ability"]) == ("sums", "easy,plus")
@@ -302,7 +379,7 @@ def test_verls_tasks_are_what_its_dataset_reads(tmp_path: Path):
 
 
 def test_verls_dumps_have_its_columns():
-    (row,) = verl.rollout_rows(example())
+    (row,) = verl.rollout_rows(sums())
     assert list(row)[:5] == ["input", "output", "gts", "score", "step"]
     assert row["input"] == "user\n2+2?"
     assert row["output"].startswith('assistant\nHm.\n{"name": "add"')
@@ -315,7 +392,7 @@ def test_verls_dumps_have_its_columns():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated") / "run"
-    fields = {"environment": COUNT, "agent": "oracle", "tasks": 40, "samples": 2, "run_dir": str(folder)}
+    fields = {"environment": COUNT, "agent": "oracle", "tasks": 10, "samples": 2, "run_dir": str(folder)}
     run(build(EvalConfig, fields))
     return folder
 
@@ -324,12 +401,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_is_exported_and_imported(folder: Path, tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]):
     file, copy = str(tmp_path / "file"), tmp_path / "copy"
     assert cli.main(["export", str(folder), "--format", format, "--output", file]) == 0
-    assert "40 groups are in" in capsys.readouterr().out
+    assert "10 groups are in" in capsys.readouterr().out
     assert cli.main(["import", file, "--format", format, "--run-dir", str(copy)]) == 0
     with open_journal(folder) as before, open_journal(copy) as after:
         assert after.scores() == before.scores()
     assert cli.main(["compare", str(folder), str(copy)]) == 0
-    assert "40 common tasks" in capsys.readouterr().out
+    assert "10 common tasks" in capsys.readouterr().out
 
 
 def test_only_some_episodes(folder: Path, tmp_path: Path):
@@ -357,8 +434,8 @@ def test_groups_are_never_all_in_memory(tmp_path: Path, format: str):
         for index in range(200):
             data = Data(answer=index)
             watched.append(weakref.ref(data))
-            task = dataclasses.replace(example().task, data=data)
-            episode = dataclasses.replace(example().trajectories[0], task=task, group_index=index)
+            task = dataclasses.replace(sums().task, data=data)
+            episode = dataclasses.replace(sums().trajectories[0], task=task, group_index=index)
             del data
             yield Group(index, task, (episode,))
             most = max(most, sum(one() is not None for one in watched))
@@ -369,7 +446,7 @@ def test_groups_are_never_all_in_memory(tmp_path: Path, format: str):
 
 def test_a_file_is_read_as_far_as_it_is_asked_for(tmp_path: Path):
     path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in chat.to_rows(example())) * 2 + "broken")
+    path.write_text("".join(json.dumps(row) + "\n" for row in chat.to_rows(sums())) * 2 + "broken")
     rows = (row for row in read_groups(path, "chat"))
     with pytest.raises(UserError, match="line 3"):
         next(rows)  # its rows end where the third line shows that they do
@@ -398,7 +475,7 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str):
 
 
 def test_rows_of_a_group_that_are_apart_are_refused():
-    first, second = (dataclasses.replace(example(), index=index) for index in (0, 1))
+    first, second = (dataclasses.replace(sums(), index=index) for index in (0, 1))
     rows = [row for group in (first, second, first) for row in chat.to_rows(group)]
     for row, index in zip(rows, (0, 1, 0), strict=True):
         row["metadata"]["group"] = index

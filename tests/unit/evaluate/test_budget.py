@@ -121,7 +121,7 @@ async def test_the_tasks_that_are_scored_are_as_hard_as_the_others():
 
     async def pooled(grace):
         solved = tasks = 0
-        for seed in range(15):
+        for seed in range(30):
             budget = Budget(tokens=1200, grace=grace)
             report, _ = await play(Lengths.tasks("test", 30, seed), concurrency=8, budget=budget)
             tasks += report.tasks
@@ -263,7 +263,7 @@ def test_an_endpoints_own_count_is_what_dollars_are_reckoned_from(tmp_path):
         base |= {"agent": "openai", "model": "m", "base_url": url, "run_dir": str(tmp_path / "run")}
         base |= {"limits": {"max_turns": 20}}
         prices = {"input_price": 1.0, "output_price": 1.0}
-        first = run(build(EvalConfig, base | {"budget": {"dollars": 0.005, **prices}}))
+        first = run(build(EvalConfig, base | {"budget": {"dollars": 0.006, "grace": 9, **prices}}))
         assert 0 < first.tasks < 6
         assert first.extent.limit == "dollars"
         turns = round(first.tasks * first.turns)

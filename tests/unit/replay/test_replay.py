@@ -13,19 +13,25 @@ import numpy as np
 import pytest
 
 from agent_rl import cli
+from agent_rl.chat.codec import ChatCodec
 from agent_rl.config import build, dump_config
+from agent_rl.engine.local import LocalEngine
 from agent_rl.environment import Environment
 from agent_rl.errors import UserError
 from agent_rl.evaluate.eval_config import EvalConfig
 from agent_rl.evaluate.harness import run
+from agent_rl.learner.policy import load_policy
 from agent_rl.replay.differences import first_difference, first_token_difference
 from agent_rl.replay.episode import model_of, replay, resample
 from agent_rl.replay.rescore import load_reward, rescored, summarize
 from agent_rl.replay.settings import read_settings
+from agent_rl.rollout.context import ContextConfig, policy_agents
+from agent_rl.rollout.episode import run_episode
+from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.opening import open_journal
 from agent_rl.testing.environments import GuessNumber
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
-from agent_rl.types import Message, Step, StopReason, Task, Trajectory
+from agent_rl.types import Message, SamplingParams, Step, StopReason, Task, Trajectory
 
 GUESS = f"{GuessNumber.__module__}:GuessNumber"
 PARITY = Path(__file__).parents[2] / "integration" / "train_parity.py"
@@ -145,23 +151,33 @@ def test_an_episode_that_its_clock_ended_is_the_same_as_far_as_it_went(trained: 
     assert anyio.run(replay, lambda task: parity.Parity(), truncated, read_settings(trained)) is not None
 
 
+async def played(folder: Path, limits: RolloutLimits) -> list[Trajectory]:
+    """Episodes of the run's policy under other limits."""
+    policy, tokenizer = load_policy(str(folder / "checkpoints" / "step-00000001" / "model"))
+    async with LocalEngine(policy, max_batch=1, max_context=96) as engine:
+        agents = policy_agents(engine, ChatCodec(tokenizer, "hermes"), SamplingParams(), ContextConfig())
+        return [
+            await run_episode(
+                lambda task: parity.Parity(), agents, task, group_index=0, member=index, seed=index, limits=limits
+            )
+            for index, task in enumerate(parity.Parity.tasks("train", 5))
+        ]
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"max_turns": 1}, StopReason.MAX_TURNS),
-        ({"max_context_tokens": 24}, StopReason.MAX_TOKENS),
-        ({"max_response_tokens": 2}, StopReason.RESPONSE_LENGTH),
+        (RolloutLimits(max_turns=1, max_response_tokens=8), StopReason.MAX_TURNS),
+        (RolloutLimits(max_context_tokens=24, max_response_tokens=8), StopReason.MAX_TOKENS),
+        (RolloutLimits(max_response_tokens=2), StopReason.RESPONSE_LENGTH),
     ],
 )
-def test_an_episode_that_a_limit_ended_ends_there_again(tmp_path: Path, limits: dict[str, int], reason: StopReason):
-    config = parity.parity_config(steps=1)
-    config = config.model_copy(update={"limits": config.limits.model_copy(update=limits)})
-    dump_config(config, tmp_path / "config.json")
-    anyio.run(lambda: parity.train_parity(tmp_path, config))
-    episodes = [episode for episode in episodes_of(tmp_path) if episode.stop_reason is reason]
+def test_an_episode_that_a_limit_ended_ends_there_again(trained: Path, limits: RolloutLimits, reason: StopReason):
+    settings = replace(read_settings(trained), limits=limits)
+    episodes = [episode for episode in anyio.run(played, trained, limits) if episode.stop_reason is reason]
     assert episodes
     for episode in episodes:
-        assert anyio.run(replay, lambda task: parity.Parity(), episode, read_settings(tmp_path)) is None
+        assert anyio.run(replay, lambda task: parity.Parity(), episode, settings) is None
 
 
 def test_tokens_are_compared_bit_by_bit():

@@ -1,7 +1,12 @@
-"""Rows as verifiers saves the results of an evaluation: `results.jsonl`, one rollout a line.
+"""Rows as verifiers 0.1 to 0.3 saves the results of an evaluation: `results.jsonl`, one rollout a line.
 
-    example_id, task, prompt, completion, answer, info, reward, metrics, is_completed, is_truncated, stop_condition,
-    error, timing (milliseconds)
+    example_id, prompt, completion, answer, info, reward, metrics, is_completed, is_truncated, stop_condition, error,
+    timing
+
+Source: `state_to_output` in its `utils/save_utils.py`. Tool calls are JSON texts, an empty `answer` or `info` is left
+out, `error` is null or says kind and message, times are Unix seconds. The first of these versions wrote a `task`, calls
+as OpenAI does and an error as a text, which is read too. Version 0.4 writes a graph of messages (`traces.jsonl`), which
+is not.
 
 Keeps messages, rewards and metrics of whole episodes; what of ours has no column is in `info`. Loses tokens, and how a
 reward is spread over turns.
@@ -12,8 +17,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
+from agent_rl.chat.wire import Wire
 from agent_rl.exchange.conversation import (
     Described,
     Row,
@@ -32,14 +38,10 @@ from agent_rl.types import Failure, Group, Owner, StopReason, Task, Trajectory
 def to_rows(group: Group) -> Iterator[Row]:
     """A row for each member; siblings share the `example_id`."""
     for episode in group.trajectories:
-        generation_ms = 1000 * sum(turn.generation_s for turn in episode.turns)
-        scoring_ms = 1000 * sum(turn.step_s for turn in episode.turns)
         yield {
             "example_id": group.index,
-            "task": group.task.environment or "default",
-            "prompt": prompt_of(episode),
-            "completion": completion_of(episode),
-            "answer": "",
+            "prompt": _saved(prompt_of(episode)),
+            "completion": _saved(completion_of(episode)),
             "info": {
                 "agent_rl_task": json.loads(task_to_json(group.task)),
                 "member": episode.member,
@@ -48,16 +50,52 @@ def to_rows(group: Group) -> Iterator[Row]:
             },
             "reward": episode.reward,
             "metrics": dict(episode.metrics),
-            "is_completed": episode.failure is None,
+            "is_completed": True,  # a rollout that failed is over too
             "is_truncated": episode.truncated,
             "stop_condition": str(episode.stop_reason),
-            "error": None if episode.failure is None else episode.failure.message,
-            "timing": {
-                "generation_ms": generation_ms,
-                "scoring_ms": scoring_ms,
-                "total_ms": 1000 * episode.duration_s,
-            },
+            "error": None if episode.failure is None else _error(episode.failure),
+            "timing": _timing(episode),
         }
+
+
+def _saved(messages: Iterable[Wire]) -> list[Wire]:
+    """With tool calls as texts of `id`, `name` and `arguments`."""
+    return [message if "tool_calls" not in message else _with_texts(message) for message in messages]
+
+
+def _with_texts(message: Wire) -> Wire:
+    calls = [{"id": call["id"], **call["function"], **_malformed(call)} for call in message["tool_calls"]]
+    return {**message, "content": message["content"] or "", "tool_calls": [json.dumps(call) for call in calls]}
+
+
+def _malformed(call: Wire) -> Wire:
+    return {"error": call["error"]} if "error" in call else {}
+
+
+def _error(failure: Failure) -> Row:
+    chain = f"{failure.kind}({failure.message!r})"
+    return {"error": failure.kind, "message": failure.message, "error_chain_repr": chain, "error_chain_str": chain}
+
+
+def _timing(episode: Trajectory) -> Row:
+    began = episode.began_at
+    model = [_span(began + turn.began_s, turn.generation_s) for turn in episode.turns]
+    environment = [_span(began + turn.began_s + turn.generation_s, turn.step_s) for turn in episode.turns]
+    used_s = sum(span["duration"] for span in (*model, *environment))
+    return {
+        "start_time": began,
+        "setup": _span(began, episode.setup_s),
+        "generation": _span(began, episode.duration_s),
+        "scoring": _span(began + episode.duration_s, 0.0),
+        "model": {"spans": model, "duration": sum(span["duration"] for span in model)},
+        "env": {"spans": environment, "duration": sum(span["duration"] for span in environment)},
+        "total": episode.duration_s,
+        "overhead": episode.duration_s - episode.setup_s - used_s,
+    }
+
+
+def _span(start: float, duration_s: float) -> dict[str, float]:
+    return {"start": start, "end": start + duration_s, "duration": duration_s}
 
 
 def from_rows(rows: Iterable[Row]) -> Iterator[Group]:
@@ -72,34 +110,65 @@ def from_rows(rows: Iterable[Row]) -> Iterator[Group]:
 
 
 def _episode(row: Row, member: int) -> Trajectory:
-    info: dict[str, Any] = _info(row.get("info"))
+    info = _info(row.get("info"))
     index = int(row["example_id"])
-    if not isinstance(row.get("prompt"), list) or not isinstance(row.get("completion"), list):
-        raise RowError("prompt and completion must be lists of messages")
+    prompt, completion = (_messages(row, name) for name in ("prompt", "completion"))
     task = task_from_json(json.dumps(info["agent_rl_task"])) if "agent_rl_task" in info else _task(row, index, info)
-    failure = failure_from_row(info.get("failure"))
-    if failure is None and row.get("error"):
-        failure = Failure("error", Owner.ENVIRONMENT, "episode", str(row["error"]))
+    failure = failure_from_row(info.get("failure")) or _failure(row.get("error"))
     described = Described(
         task,
         index,
         info.get("member", member),
-        [float(row.get("reward") or 0.0)] if row["completion"] else [],
+        [float(row.get("reward") or 0.0)] if completion else [],
         _stop_reason(row, failure),
         failure,
         info.get("seed", 0),
         {name: float(value) for name, value in (row.get("metrics") or {}).items()},
-        len(row["prompt"]),
+        len(prompt),
     )
-    return trajectory_of([*row["prompt"], *row["completion"]], described)
+    return trajectory_of([*prompt, *completion], described)
 
 
-def _info(info: Any) -> dict[str, Any]:
-    """verifiers writes it as an object, or as a text of one."""
+def _messages(row: Row, name: str) -> list[object]:
+    """None of them where the rollout failed before it had one."""
+    messages = row.get(name)
+    if messages is not None and not isinstance(messages, list):
+        raise RowError(f"{name} must be a list of messages, not {type(messages).__name__}")
+    return [_message(message) for message in cast("list[object]", messages or [])]
+
+
+def _message(message: object) -> object:
+    """In OpenAI's format; `trajectory_of` refuses what is no message."""
+    if not isinstance(message, dict) or not isinstance(message.get("tool_calls"), list):
+        return cast("object", message)
+    wire = cast("Wire", message)
+    return {**wire, "tool_calls": [_call(call) for call in wire["tool_calls"]]}
+
+
+def _call(call: object) -> object:
+    data: object = json.loads(call) if isinstance(call, str) else call
+    if not isinstance(data, dict) or "function" in data:
+        return cast("object", data)
+    flat = cast("Wire", data)
+    return {**flat, "type": "function", "function": {name: flat.get(name) for name in ("name", "arguments")}}
+
+
+def _info(info: Any) -> Row:
+    """An object, or as a text of one."""
     return json.loads(info) if isinstance(info, str) and info else (info or {})
 
 
-def _task(row: Row, index: int, info: dict[str, Any]) -> Task:
+def _failure(error: Any) -> Failure | None:
+    if not error:
+        return None
+    if not isinstance(error, dict):
+        return Failure("error", Owner.ENVIRONMENT, "episode", str(error))
+    said = cast("Row", error)
+    kind = str(said.get("error") or "error")
+    return Failure(kind, Owner.ENVIRONMENT, "episode", str(said.get("message") or said.get("error_chain_str") or kind))
+
+
+def _task(row: Row, index: int, info: Row) -> Task:
     data = {"answer": row.get("answer", ""), "info": info}
     return Task(f"{row.get('task') or 'verifiers'}-{index}", (), data, str(row.get("task") or ""))
 

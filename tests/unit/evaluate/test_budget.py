@@ -121,7 +121,7 @@ async def test_the_tasks_that_are_scored_are_as_hard_as_the_others():
 
     async def pooled(grace):
         solved = tasks = 0
-        for seed in range(50):
+        for seed in range(30):
             budget = Budget(tokens=1200, grace=grace)
             report, _ = await play(Lengths.tasks("test", 30, seed), concurrency=8, budget=budget)
             tasks += report.tasks
@@ -157,10 +157,10 @@ async def test_seconds_end_an_evaluation_whose_environment_hangs():
 
 @pytest.mark.anyio
 async def test_a_resumed_evaluation_goes_on_with_what_is_left(tmp_path):
-    tasks = Lengths.tasks("test", 30)
+    tasks = Lengths.tasks("test", 12)
     whole, _ = await play(tasks, samples=2)
     ledger, spent = tmp_path / "spent.json", [0]
-    for tokens in (1500, 1500, 3000, 10**6):
+    for tokens in (600, 600, 1200, 10**6):
         with create_journal(tmp_path) as journal:
             report, _ = await play(
                 tasks, samples=2, concurrency=3, budget=Budget(tokens=tokens), journal=journal, ledger=ledger
@@ -259,17 +259,17 @@ def endpoint(usage):
 
 def test_an_endpoints_own_count_is_what_dollars_are_reckoned_from(tmp_path):
     with endpoint({"prompt_tokens": 900, "completion_tokens": 100}) as url:
-        base = {"environment": GUESS, "environment_options": {"high": 20}, "tasks": 12, "concurrency": 2}
+        base = {"environment": GUESS, "environment_options": {"high": 20}, "tasks": 6, "concurrency": 2}
         base |= {"agent": "openai", "model": "m", "base_url": url, "run_dir": str(tmp_path / "run")}
         base |= {"limits": {"max_turns": 20}}
         prices = {"input_price": 1.0, "output_price": 1.0}
-        first = run(build(EvalConfig, base | {"budget": {"dollars": 0.01, **prices}}))
-        assert 0 < first.tasks < 12
+        first = run(build(EvalConfig, base | {"budget": {"dollars": 0.006, "grace": 9, **prices}}))
+        assert 0 < first.tasks < 6
         assert first.extent.limit == "dollars"
         turns = round(first.tasks * first.turns)
         assert (first.extent.spent.prompt_tokens, first.extent.spent.sampled_tokens) == (900 * turns, 100 * turns)
         assert first.extent.dollars == pytest.approx(1e-3 * turns)
         last = run(build(EvalConfig, base | {"budget": {"dollars": 1, **prices}, "resume": True}))
-    assert (last.tasks, last.extent.limit) == (12, "")
+    assert (last.tasks, last.extent.limit) == (6, "")
     assert last.extent.dollars == pytest.approx(1e-3 * last.tasks * last.turns)
-    assert json.loads((tmp_path / "run" / "report.json").read_text())["extent"]["planned_tasks"] == 12
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["extent"]["planned_tasks"] == 6

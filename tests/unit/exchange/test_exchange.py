@@ -1,30 +1,22 @@
-"""Every format: what it promises to keep comes back, what others' tools demand holds, and mistakes are explained."""
+"""Every format: what it promises to keep comes back, and what others' tools demand holds."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import weakref
 from pathlib import Path
 from typing import Any
 
 import atif
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from agent_rl import cli
-from agent_rl.config import build
-from agent_rl.errors import UserError
-from agent_rl.evaluate.eval_config import EvalConfig
-from agent_rl.evaluate.harness import run
 from agent_rl.exchange import atif as ours
 from agent_rl.exchange import chat, verifiers, verl
-from agent_rl.exchange.formats import FORMATS, read_groups, write_groups
-from agent_rl.store.opening import open_journal
+from agent_rl.exchange.formats import read_groups, write_groups
 from agent_rl.store.records import trajectory_to_json
-from agent_rl.testing.environments import CountUp
 from agent_rl.types import (
     Failure,
     FinishReason,
@@ -39,8 +31,6 @@ from agent_rl.types import (
     Trajectory,
     Turn,
 )
-
-COUNT = f"{CountUp.__module__}:CountUp"
 
 # --- episodes of every kind -----------------------------------------------------------------------------------------
 
@@ -140,7 +130,33 @@ def turn(draw: st.DrawFn, number: int, parts: tuple[Segment, ...]) -> Turn:
     )
 
 
-PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def everything() -> Group:
+    """Siblings with all that can be lost: bits of log-probs, masks, versions, a failure, an internal turn."""
+    call = ToolCall("a", "run", {"x": [1, None]})
+    task = Task("t", (Message("system", "s"), Message("user", "u")), {"k": [1]}, "env", ("tag",))
+    words = np.array([0.0, -0.25, -0.5, 0.0, np.nan, -np.inf], np.float32)
+    words_T = np.where([False, True, True, False, True, True], words, np.float32(0))
+    segment = Segment(np.arange(6, dtype=np.int32), words_T != 0, words_T, np.array([-1, 3, 3, -1, 4, 4], np.int32))
+    first = Turn(
+        0, 0, 1, 3, Message("assistant", "hm", (call,), None, "why"), (Message("tool", "4", (), "a"),), 0.25,
+        {"part": 0.25}, (ToolResult(call, "4", None, 0.5),), FinishReason.STOP, ("at", b"\x00", 1), tag="look",
+    )  # fmt: skip
+    inside = Turn(1, 0, 3, 4, Message("assistant", "so far"), (), 0.5, {}, (), FinishReason.STOP, internal=True)
+    broken = ToolCall("c", "", {}, "no name")
+    last = Turn(
+        2, 0, 4, 6, Message("assistant", "", (broken,)), (Message("user", "no"),), -1.0, {}, (), FinishReason.LENGTH
+    )
+    won = Trajectory(
+        task, 2**40, 0, 2**62, task.prompt, (segment,), (first, inside, last), StopReason.TERMINATED, None, 1.7e9, 0.5,
+        1.5, 2, {"m": 1.0},
+    )  # fmt: skip
+    failure = Failure("crash", Owner.ENVIRONMENT, "step", "gone", "Traceback", True)
+    return Group(
+        2**40, task, (won, dataclasses.replace(won, member=1, stop_reason=StopReason.FAILURE, failure=failure))
+    )
+
+
+PROPERTY = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # --- what comes back ------------------------------------------------------------------------------------------------
@@ -153,7 +169,8 @@ def bits(segment: Segment) -> list[tuple[str, bytes]]:
 
 def test_parquet_loses_nothing(tmp_path_factory: pytest.TempPathFactory):
     @PROPERTY
-    @given(st.lists(groups(), max_size=3, unique_by=lambda group: group.index))
+    @given(st.lists(groups(), max_size=2, unique_by=lambda group: group.index))
+    @example([everything()])
     def check(written: list[Group]) -> None:
         path = tmp_path_factory.mktemp("parquet") / "run.parquet"
         write_groups(written, path, "parquet")
@@ -167,6 +184,19 @@ def test_parquet_loses_nothing(tmp_path_factory: pytest.TempPathFactory):
                 assert new.failure == old.failure
 
     check()
+
+
+def test_the_columns_of_parquet_repeat_the_record(tmp_path: Path):
+    import pyarrow.parquet as pq
+
+    write_groups([everything()], tmp_path / "run.parquet", "parquet")
+    won, failed = pq.read_table(tmp_path / "run.parquet").to_pylist()
+    names = ["group", "member", "task_id", "environment", "reward", "stop_reason", "failure_owner", "turns"]
+    assert [won[name] for name in names] == [2**40, 0, "t", "env", -0.25, "terminated", None, 3]
+    assert [failed[name] for name in names] == [2**40, 1, "t", "env", -0.25, "failure", "environment", 3]
+    assert won["sampled_tokens"] == 4
+    assert won["response_mask"] == [[False, True, True, False, True, True]]
+    assert won["weight_versions"] == [[-1, 3, 3, -1, 4, 4]]
 
 
 def shown(episode: Trajectory) -> Any:
@@ -189,6 +219,7 @@ def through_json(rows: Any) -> list[dict[str, Any]]:
 
 @PROPERTY
 @given(groups())
+@example(everything())
 def test_a_chat_keeps_every_message_reward_and_end(group: Group):
     rows = through_json(chat.to_rows(group))
     assert [row["reward"] for row in rows] == [episode.reward for episode in group.trajectories]
@@ -199,6 +230,7 @@ def test_a_chat_keeps_every_message_reward_and_end(group: Group):
 
 @PROPERTY
 @given(groups())
+@example(everything())
 def test_rows_of_verifiers_keep_messages_and_the_reward_of_the_episode(group: Group):
     rows = through_json(verifiers.to_rows(group))
     (again,) = verifiers.from_rows(rows)
@@ -212,6 +244,7 @@ def test_rows_of_verifiers_keep_messages_and_the_reward_of_the_episode(group: Gr
 
 @PROPERTY
 @given(groups())
+@example(everything())
 def test_atif_documents_are_valid_and_come_back(group: Group):
     """By the pydantic models of the format, which forbid fields that they do not know."""
     rows = through_json(ours.to_rows(group))
@@ -232,6 +265,15 @@ def test_atif_documents_are_valid_and_come_back(group: Group):
             assert sorted(map(repr, after.observations)) == sorted(map(repr, before.observations))
 
 
+def test_atif_has_the_tokens_of_each_turn():
+    document = next(ours.to_rows(everything()))
+    metrics = [step["metrics"] for step in document["steps"] if "metrics" in step]
+    assert [one["completion_token_ids"] for one in metrics] == [[1, 2], [3], [4, 5]]
+    assert [one["prompt_tokens"] for one in metrics] == [1, 3, 4]
+    assert metrics[0]["logprobs"] == [-0.25, -0.5]
+    assert [one["extra"]["weight_versions"] for one in metrics] == [[3, 3], [-1], [4, 4]]
+
+
 # --- files of others ------------------------------------------------------------------------------------------------
 
 
@@ -245,14 +287,61 @@ def test_a_chat_of_somebody_elses():
 
 
 def test_rows_that_verifiers_wrote():
-    said = {"prompt": [{"role": "user", "content": "2+2?"}], "completion": [{"role": "assistant", "content": "4"}]}
-    base = {"example_id": 7, "task": "gsm8k", "answer": "4", "info": '{"level": 2}', "metrics": {"correct": 1.0}}
-    rows = [{**base, **said, "reward": 1.0}, {**base, **said, "reward": 0.0, "is_truncated": True}]
+    """As `state_to_output` of version 0.3.1 makes them."""
+    call = '{"id": "c1", "name": "add", "arguments": "{\\"x\\": 2}"}'
+    completion = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "4"},
+        {"role": "assistant", "content": "4"},
+    ]
+    said = {"prompt": [{"role": "user", "content": "2+2?"}], "completion": completion, "timing": {"start_time": 1.7e9}}
+    base = {"example_id": 7, "answer": "4", "info": '{"level": 2}', "metrics": {"correct": 1.0}, "correct": 1.0}
+    error = {"error": "ModelError", "message": "no answer", "error_chain_repr": "...", "error_chain_str": "..."}
+    nothing = {"prompt": None, "completion": None, "reward": 0.0, "error": error, "stop_condition": "has_error"}
+    rows = [{**base, **said, "reward": 1.0}, {**base, **said, "reward": 0.0, "is_truncated": True}, {**base, **nothing}]
     (group,) = verifiers.from_rows(rows)
     assert group.task.data == {"answer": "4", "info": {"level": 2}}
-    assert [episode.member for episode in group.trajectories] == [0, 1]
-    assert [episode.reward for episode in group.trajectories] == [1.0, 0.0]
-    assert [episode.terminated for episode in group.trajectories] == [True, False]
+    first, cut, failed = group.trajectories
+    assert first.turns[0].action.tool_calls == (ToolCall("c1", "add", {"x": 2}),)
+    assert [episode.member for episode in group.trajectories] == [0, 1, 2]
+    assert [episode.reward for episode in group.trajectories] == [1.0, 0.0, 0.0]
+    assert (first.terminated, cut.truncated, failed.turns) == (True, True, ())
+    assert failed.failure == Failure("ModelError", Owner.ENVIRONMENT, "episode", "no answer")
+
+
+def test_rows_that_verifiers_wrote_before():
+    """With the name of the task, calls as OpenAI has them, and an error as a text."""
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    said = {"prompt": [], "completion": [{"role": "assistant", "content": "", "tool_calls": [json.dumps(call)]}]}
+    (group,) = verifiers.from_rows([{"example_id": 7, "task": "gsm8k", **said, "reward": 1.0, "error": "a bug"}])
+    (episode,) = group.trajectories
+    assert (group.task.id, group.task.environment) == ("gsm8k-7", "gsm8k")
+    assert episode.turns[0].action.tool_calls == (ToolCall("c1", "add", {}),)
+    assert episode.failure == Failure("error", Owner.ENVIRONMENT, "episode", "a bug")
+
+
+def test_rows_for_verifiers_have_its_columns():
+    episode = dataclasses.replace(
+        sums().trajectories[0],
+        stop_reason=StopReason.FAILURE,
+        failure=Failure("crash", Owner.ENVIRONMENT, "step", "gone"),
+        began_at=100.0,
+        setup_s=1.0,
+        duration_s=9.0,
+        turns=tuple(
+            dataclasses.replace(turn, began_s=2.0, generation_s=3.0, step_s=0.5)
+            for turn in sums().trajectories[0].turns
+        ),
+    )
+    (row,) = verifiers.to_rows(dataclasses.replace(sums(), trajectories=(episode,)))
+    (call,) = row["completion"][0].pop("tool_calls")
+    assert row["completion"][0] == {"role": "assistant", "content": "Hm."}
+    assert json.loads(call) == {"id": "a", "name": "add", "arguments": '{"x": 2}'}
+    assert row["error"].keys() == {"error", "message", "error_chain_repr", "error_chain_str"}
+    timing = row["timing"]
+    assert timing["env"] == {"spans": [{"start": 105.0, "end": 105.5, "duration": 0.5}], "duration": 0.5}
+    assert (timing["model"]["duration"], timing["total"], timing["overhead"]) == (3.0, 9.0, 4.5)
+    assert (row["is_completed"], "task" in row, "answer" in row) == (True, False, False)
 
 
 def test_an_atif_document_of_another_agent():
@@ -281,7 +370,7 @@ def test_an_atif_document_of_another_agent():
 # --- verl -----------------------------------------------------------------------------------------------------------
 
 
-def example() -> Group:
+def sums() -> Group:
     task = Task("t1", (Message("user", "2+2?"),), {"answer": 4}, "sums", ("easy", "plus"))
     call = ToolCall("a", "add", {"x": 2})
     said = Message("assistant", "Hm.", (call,)), (Message("tool", "4", tool_call_id="a"),)
@@ -293,7 +382,7 @@ def test_verls_tasks_are_what_its_dataset_reads(tmp_path: Path):
     import datasets
 
     path = tmp_path / "train.parquet"
-    write_groups([example()], path, "verl")
+    write_groups([sums()], path, "verl")
     (row,) = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert row["prompt"] == [{"role": "user", "content": "2+2?"}]
     assert (row["data_source"], row["ability"]) == ("sums", "easy,plus")
@@ -302,124 +391,8 @@ def test_verls_tasks_are_what_its_dataset_reads(tmp_path: Path):
 
 
 def test_verls_dumps_have_its_columns():
-    (row,) = verl.rollout_rows(example())
+    (row,) = verl.rollout_rows(sums())
     assert list(row)[:5] == ["input", "output", "gts", "score", "step"]
     assert row["input"] == "user\n2+2?"
     assert row["output"].startswith('assistant\nHm.\n{"name": "add"')
     assert row["output"].endswith("tool\n4")
-
-
-# --- files and commands ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluated") / "run"
-    fields = {"environment": COUNT, "agent": "oracle", "tasks": 40, "samples": 2, "run_dir": str(folder)}
-    run(build(EvalConfig, fields))
-    return folder
-
-
-@pytest.mark.parametrize("format", [name for name, format in FORMATS.items() if format.read])
-def test_a_run_is_exported_and_imported(folder: Path, tmp_path: Path, format: str, capsys: pytest.CaptureFixture[str]):
-    file, copy = str(tmp_path / "file"), tmp_path / "copy"
-    assert cli.main(["export", str(folder), "--format", format, "--output", file]) == 0
-    assert "40 groups are in" in capsys.readouterr().out
-    assert cli.main(["import", file, "--format", format, "--run-dir", str(copy)]) == 0
-    with open_journal(folder) as before, open_journal(copy) as after:
-        assert after.scores() == before.scores()
-    assert cli.main(["compare", str(folder), str(copy)]) == 0
-    assert "40 common tasks" in capsys.readouterr().out
-
-
-def test_only_some_episodes(folder: Path, tmp_path: Path):
-    file = tmp_path / "some.jsonl"
-    options = ["--format", "chat", "--output", str(file), "--first", "3", "--successes"]
-    assert cli.main(["export", str(folder), *options]) == 0
-    assert len(file.read_text().splitlines()) == 6
-    other = tmp_path / "none.jsonl"
-    assert cli.main(["export", str(folder), *options[:3], str(other), "--successes", "--success-threshold", "2"]) == 0
-    assert other.read_text() == ""
-
-
-class Data(dict[str, Any]):
-    """Data of a task that can be watched."""
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_groups_are_never_all_in_memory(tmp_path: Path, format: str):
-    """The writer lets a group go when it has written it."""
-    watched: list[weakref.ref[Data]] = []
-    most = 0
-
-    def made():
-        nonlocal most
-        for index in range(200):
-            data = Data(answer=index)
-            watched.append(weakref.ref(data))
-            task = dataclasses.replace(example().task, data=data)
-            episode = dataclasses.replace(example().trajectories[0], task=task, group_index=index)
-            del data
-            yield Group(index, task, (episode,))
-            most = max(most, sum(one() is not None for one in watched))
-
-    write_groups(made(), tmp_path / "file", format)
-    assert most <= 4
-
-
-def test_a_file_is_read_as_far_as_it_is_asked_for(tmp_path: Path):
-    path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in chat.to_rows(example())) * 2 + "broken")
-    rows = (row for row in read_groups(path, "chat"))
-    with pytest.raises(UserError, match="line 3"):
-        next(rows)  # its rows end where the third line shows that they do
-    path.write_text('{"messages": []}\n{"messages": []}\nbroken')
-    rows = read_groups(path, "chat")
-    assert next(rows).index == 0
-    with pytest.raises(UserError, match="line 3"):
-        next(rows)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"messages": 3}', "line 1: a row needs messages"),
-        ("{", "line 1: "),
-        ("[]", "line 1: a row is a JSON object, not list"),
-        ('{"messages": []}\n{"messages": [{"role": "judge"}]}', "line 2: messages\\[0\\].role is 'judge'"),
-        ('{"messages": [{"role": "user", "content": "x"}], "reward": 1}', "1 rewards for 0 messages"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str):
-    path = tmp_path / "chats.jsonl"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message):
-        list(read_groups(path, "chat"))
-
-
-def test_rows_of_a_group_that_are_apart_are_refused():
-    first, second = (dataclasses.replace(example(), index=index) for index in (0, 1))
-    rows = [row for group in (first, second, first) for row in chat.to_rows(group)]
-    for row, index in zip(rows, (0, 1, 0), strict=True):
-        row["metadata"]["group"] = index
-    with pytest.raises(UserError, match="group 0 are not together"):
-        list(chat.from_rows(rows))
-
-
-def test_mistakes_are_one_sentence(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    file = tmp_path / "x.parquet"
-    file.write_text("not parquet")
-    new = ["--run-dir", str(tmp_path / "new")]
-    for arguments, message in (
-        (["export", str(folder), "--format", "chat", "--output", str(file)], "exists already"),
-        (["export", str(folder), "--format", "chat", "--output", str(tmp_path / "no" / "x")], "cannot be written"),
-        (["export", str(tmp_path), "--format", "chat", "--output", "x"], "There are no episodes in"),
-        (["import", str(tmp_path / "gone"), "--format", "chat", *new], "There is no file"),
-        (["import", str(file), "--format", "parquet", *new], "cannot be read as parquet"),
-        (["import", str(file), "--format", "verl", *new], "verl"),
-        (["export", str(folder), "--format", "sharegpt", "--output", "x"], "sharegpt"),
-    ):
-        assert cli.main(arguments) == 2, arguments
-        assert message in capsys.readouterr().err
-    with pytest.raises(UserError, match="does not hold enough to be read back; these do: atif, chat"):
-        read_groups(file, "verl_rollouts")

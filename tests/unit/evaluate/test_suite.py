@@ -11,7 +11,9 @@ from agent_rl import cli
 from agent_rl.config import build, load_config
 from agent_rl.errors import ConfigError, UserError
 from agent_rl.evaluate import compare_suites
+from agent_rl.evaluate.budget import read_spent
 from agent_rl.evaluate.compare import CompareConfig
+from agent_rl.evaluate.harness import SPENT
 from agent_rl.evaluate.macro import macro_average
 from agent_rl.evaluate.statistics import Estimate, mean, proportion
 from agent_rl.evaluate.suite import SuiteConfig, run
@@ -105,7 +107,20 @@ def test_each_entry_is_an_evaluation_of_its_own_and_the_suite_their_average(play
         assert (folder / name / "report.json").is_file()
 
 
-def test_a_suite_that_breaks_off_goes_on_where_it_stopped(file, tmp_path, played):
+@pytest.fixture
+def shares(monkeypatch):
+    """The seconds that each entry may take, in the order of play."""
+    seconds, real = [], run.__globals__["play"]
+
+    async def play(config, *rest):
+        seconds.append(config.budget.seconds)
+        return await real(config, *rest)
+
+    monkeypatch.setitem(run.__globals__, "play", play)
+    return seconds
+
+
+def test_a_suite_that_breaks_off_goes_on_where_it_stopped(file, tmp_path, played, shares):
     (_, whole), folder = played["random"], tmp_path / "run"
     seen = []
 
@@ -120,8 +135,13 @@ def test_a_suite_that_breaks_off_goes_on_where_it_stopped(file, tmp_path, played
     with pytest.raises(ConfigError, match="not empty: add --resume"):
         run(config(file, run_dir=str(folder)))
     before = [(group.task.id, group.trajectories[0].began_at) for group in seen]
-    again = []
-    report = run(config(file, run_dir=str(folder), resume=True), on_group=again.append)
+    again, spent_s = [], read_spent(folder / "easy" / SPENT).seconds
+    shares.clear()
+    resumed = config(file, **{"run_dir": str(folder), "resume": True, "budget.seconds": 100.0})
+    report = run(resumed, on_group=again.append)
+    assert spent_s > 0
+    left_s = 100 - report.reports["easy"].extent.spent.seconds
+    assert shares == pytest.approx([spent_s, left_s])  # all that is left is for the one that is not finished
     assert {name: entry.overall for name, entry in report.reports.items()} == {
         name: entry.overall for name, entry in whole.reports.items()
     }
@@ -131,15 +151,7 @@ def test_a_suite_that_breaks_off_goes_on_where_it_stopped(file, tmp_path, played
         run(config(file, run_dir=str(folder), resume=True))
 
 
-def test_a_budget_is_shared_and_what_is_left_is_the_next_ones(file, tmp_path, monkeypatch):
-    shares = []
-
-    async def play(config, *rest):
-        shares.append(config.budget.seconds)
-        return await real(config, *rest)
-
-    real = run.__globals__["play"]
-    monkeypatch.setitem(run.__globals__, "play", play)
+def test_a_budget_is_shared_and_what_is_left_is_the_next_ones(file, tmp_path, shares):
     report = run(config(file, **{"budget.seconds": 100.0, "run_dir": str(tmp_path / "run")}))
     assert shares[0] == pytest.approx(100 * 16 / 28)
     assert shares[1] == pytest.approx(100 - report.reports["easy"].extent.spent.seconds)

@@ -150,7 +150,7 @@ def everything() -> Group:
         task, 2**40, 0, 2**62, task.prompt, (segment,), (first, inside, last), StopReason.TERMINATED, None, 1.7e9, 0.5,
         1.5, 2, {"m": 1.0},
     )  # fmt: skip
-    failure = Failure("crash", Owner.ENVIRONMENT, "step", "gone", "Traceback", True)
+    failure = Failure("crash", Owner.PROVIDER, "step", "gone", "Traceback", True)
     return Group(
         2**40, task, (won, dataclasses.replace(won, member=1, stop_reason=StopReason.FAILURE, failure=failure))
     )
@@ -193,7 +193,7 @@ def test_the_columns_of_parquet_repeat_the_record(tmp_path: Path):
     won, failed = pq.read_table(tmp_path / "run.parquet").to_pylist()
     names = ["group", "member", "task_id", "environment", "reward", "stop_reason", "failure_owner", "turns"]
     assert [won[name] for name in names] == [2**40, 0, "t", "env", -0.25, "terminated", None, 3]
-    assert [failed[name] for name in names] == [2**40, 1, "t", "env", -0.25, "failure", "environment", 3]
+    assert [failed[name] for name in names] == [2**40, 1, "t", "env", -0.25, "failure", str(Owner.PROVIDER), 3]
     assert won["sampled_tokens"] == 4
     assert won["response_mask"] == [[False, True, True, False, True, True]]
     assert won["weight_versions"] == [[-1, 3, 3, -1, 4, 4]]
@@ -342,6 +342,9 @@ def test_rows_for_verifiers_have_its_columns():
     assert timing["env"] == {"spans": [{"start": 105.0, "end": 105.5, "duration": 0.5}], "duration": 0.5}
     assert (timing["model"]["duration"], timing["total"], timing["overhead"]) == (3.0, 9.0, 4.5)
     assert (row["is_completed"], "task" in row, "answer" in row) == (True, False, False)
+    cut = dataclasses.replace(episode, stop_reason=StopReason.MAX_TURNS, failure=None)
+    (row,) = verifiers.to_rows(dataclasses.replace(sums(), trajectories=(cut,)))
+    assert (row["is_truncated"], row["error"]) == (True, None)
 
 
 def test_an_atif_document_of_another_agent():

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
@@ -31,7 +32,7 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.opening import open_journal
 from agent_rl.testing.environments import GuessNumber
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
-from agent_rl.types import Message, SamplingParams, Step, StopReason, Task, Trajectory
+from agent_rl.types import Message, SamplingParams, Step, StopReason, Task, ToolCall, ToolResult, Trajectory
 
 GUESS = f"{GuessNumber.__module__}:GuessNumber"
 PARITY = Path(__file__).parents[2] / "integration" / "train_parity.py"
@@ -191,6 +192,25 @@ def test_tokens_are_compared_bit_by_bit():
     shorter = replace(segment, **{name: getattr(segment, name)[:-1] for name in segment.__dataclass_fields__})
     assert str(first_token_difference(episode, replace(episode, segments=(shorter,)))).endswith("stored 6, now None")
     assert str(first_token_difference(episode, replace(episode, segments=()))) == "segments: stored 1, now 0"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"state_key": "other"}, "turn 1, state key"),
+        ({"action": Message("assistant", "other")}, "turn 1, action"),
+        ({"tool_results": (ToolResult(ToolCall("a", "look", {}), "4", None, 0.0),)}, "turn 1, tool results"),
+        ({"observations": (Message("user", "other"),)}, "turn 1, observations"),
+        ({"reward_terms": {"other": 1.0}}, "turn 1, reward terms"),
+        ({"reward": 1e-9}, "turn 1, reward"),
+    ],
+)
+def test_every_part_of_a_turn_is_compared(change: dict[str, Any], where: str):
+    episode = make_trajectory([Played(), Played()])
+    first, second = episode.turns
+    found = first_difference(episode, replace(episode, turns=(first, replace(second, **change))))
+    assert found is not None
+    assert found.where == where
 
 
 def test_times_are_no_difference():

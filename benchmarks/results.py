@@ -89,17 +89,18 @@ def _of_seed(report: dict[str, Any]) -> dict[str, float]:
 
 
 def _write_page(numbers: dict[str, Any]) -> None:
-    rows = [
-        "| what | command, with `--seed` 0, 1, ... | seeds | random | before RL | after RL | gain |",
-        "|---|---|---|---|---|---|---|",
-        *(_gain(experiment, numbers[name]) for name, experiment in EXPERIMENTS.items() if name in numbers),
-        "",
-        "| command | method | seeds | reached the target | episodes until then |",
-        "|---|---|---|---|---|",
-        *(row for name, command in SAMPLES.items() if name in numbers for row in _samples(command, numbers[name])),
+    gains = [_gain(experiment, numbers[name]) for name, experiment in EXPERIMENTS.items() if name in numbers]
+    samples = [row for name, command in SAMPLES.items() if name in numbers for row in _samples(command, numbers[name])]
+    tables = [
+        _table("what | command, with `--seed` 0, 1, ... | seeds | random | before RL | after RL | gain", gains),
+        _table("command | method | seeds | reached the target | episodes until then", samples),
     ]
     before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{chr(10).join(rows)}\n\n{END}{rest.split(END)[1]}")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{''.join(tables)}{END}{rest.split(END)[1]}")
+
+
+def _table(head: str, rows: list[str]) -> str:
+    return "\n".join([f"| {head} |", "|" + "---|" * (head.count("|") + 1), *rows, "", ""]) if rows else ""
 
 
 def _gain(experiment: Experiment, seeds: list[dict[str, float]]) -> str:

@@ -147,19 +147,22 @@ def _outcome(threshold: float) -> ColumnElement[str]:
 
 
 def _conditions(journal: Journal, asked: EpisodeQuery, threshold: float) -> list[ColumnElement[bool]]:
-    ranges: Mapping[str, ColumnElement[Any]] = {
-        "reward": _episodes.reward,
-        "turns": _episodes.turns,
-        "tokens": _episodes.tokens,
-        "duration": _episodes.duration_s,
-        "step": _consumed.step,
+    at_least: Mapping[ColumnElement[Any], float | None] = {
+        _episodes.reward: asked.reward_min,
+        _episodes.turns: asked.turns_min,
+        _episodes.tokens: asked.tokens_min,
+        _episodes.duration_s: asked.duration_min,
+        _consumed.step: asked.step_min,
     }
-    found: list[ColumnElement[bool]] = []
-    for name, column in ranges.items():
-        if (least := getattr(asked, f"{name}_min")) is not None:
-            found.append(column >= least)
-        if (most := getattr(asked, f"{name}_max")) is not None:
-            found.append(column <= most)
+    at_most: Mapping[ColumnElement[Any], float | None] = {
+        _episodes.reward: asked.reward_max,
+        _episodes.turns: asked.turns_max,
+        _episodes.tokens: asked.tokens_max,
+        _episodes.duration_s: asked.duration_max,
+        _consumed.step: asked.step_max,
+    }
+    found = [column >= value for column, value in at_least.items() if value is not None]
+    found += [column <= value for column, value in at_most.items() if value is not None]
     equal = {
         _episodes.stop_reason: asked.stop,
         _episodes.failure_owner: asked.owner,

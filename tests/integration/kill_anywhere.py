@@ -96,7 +96,9 @@ def what_happened(run_dir: Path) -> dict[str, Any]:
         found["checkpoint"] = (last.step, last.next_group_index, last.weight_version)
     else:
         report = json.loads((run_dir / "report.json").read_text())
-        found["report"] = {name: value for name, value in report.items() if not name.endswith("_s")}
+        # How long it took and what was spent count the episodes that a death cut short.
+        left_out = ("wall_s", "tokens_per_s", "extent")
+        found["report"] = {name: value for name, value in report.items() if name not in left_out}
     return found
 
 

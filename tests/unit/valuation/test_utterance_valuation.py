@@ -1,6 +1,7 @@
 """The utterance critic among groups: what it is asked, what it gives to credit, how its parts are put together."""
 
 import copy
+import functools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.critic import Critic, CriticConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.utterance_critic import TurnEstimates, UtteranceCriticConfig
-from agent_rl.store.opening import create_journal
+from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.store.replay import Replay
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
 from agent_rl.testing.tiny import make_model, make_tokenizer
@@ -49,7 +50,7 @@ def journal_of(path, groups):
     with create_journal(path) as journal:
         for group in groups:
             journal.append_group(group)
-    return path
+    return functools.partial(open_journal, path)
 
 
 def as_sampled(rows):

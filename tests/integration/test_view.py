@@ -128,7 +128,14 @@ def trained(runs) -> str:
 def served(runs):
     """The address of `agent-rl view`, with its token."""
     command = [*VIEW, str(runs), "--no-browser"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
         assert process.stdout is not None
         yield re.search(r"http://\S+", process.stdout.readline())[0]
         process.send_signal(signal.SIGINT)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -21,14 +21,15 @@ from rich.console import Console
 from agent_rl.config import changed_fields
 from agent_rl.controls import only_imitate, shuffle_rewards
 from agent_rl.environment import EnvironmentSpec
+from agent_rl.errors import UserError
 from agent_rl.evaluate.harness import evaluate
 from agent_rl.evaluate.report import Report
 from agent_rl.evaluate.run_report import AFTER, BEFORE, ORACLE, RANDOM, RunReport
 from agent_rl.learner import ranks
 from agent_rl.learner.config import LearnerConfig
-from agent_rl.learner.ranks import Ranks
 from agent_rl.progress import training_progress
 from agent_rl.rollout.agent import MakeAgent, OracleAgent, PolicyAgent, random_agent
+from agent_rl.site import Site, ThisProcess
 from agent_rl.starting_policy import Imitation, starting_policy
 from agent_rl.store.run_folder import open_run
 from agent_rl.store.tasks import read_tasks
@@ -48,7 +49,15 @@ OpenProgram: TypeAlias = "Callable[[], AbstractAsyncContextManager[Program]]"
 Curriculum: TypeAlias = Callable[[TaskSampler], TaskSampler]
 """Makes another order, or other versions, of the tasks of training."""
 
-_FREE = ("run_dir", "resume", "steps", "store_timeout_s", "trackers", "opentelemetry")  # may differ on resume
+_FREE = (
+    "run_dir",
+    "resume",
+    "steps",
+    "cluster",
+    "store_timeout_s",
+    "trackers",
+    "opentelemetry",
+)  # may differ on resume
 
 
 class RecipeConfig(TrainConfig):
@@ -115,9 +124,24 @@ def run(
     imitation = Imitation(demonstrated or environment, config.warm_start, config.limits, config.seed)
     with (
         open_run(config, name, config.run_dir, resume=config.resume, free=_FREE) as folder,
-        ranks.lead(timeout_s) as others,
+        _site(config) as site,
     ):
-        return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program, curriculum, others).go)
+        return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program, curriculum, site).go)
+
+
+@contextmanager
+def _site(config: RecipeConfig) -> Generator[Site, None, None]:
+    """Where the run is: on a cluster, or in this process with the learner on all ranks that torchrun has started."""
+    if config.cluster is None:
+        with ranks.lead(config.learner.rank_timeout_s) as others:
+            yield ThisProcess(others)
+        return
+    try:
+        from agent_rl.cluster.site import open_cluster
+    except ImportError as error:
+        raise UserError(f"cluster needs the package {error.name}: install agent-rl[ray].") from error
+    with open_cluster(config.cluster) as site:
+        yield site
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +153,7 @@ class _Run:
     vocabulary: Sequence[str]
     program: OpenProgram | None
     curriculum: Curriculum | None
-    ranks: Ranks | None
+    site: Site
     console: Console = field(default_factory=Console)
 
     async def go(self) -> dict[str, Any]:
@@ -195,7 +219,7 @@ class _Run:
                     on_step=on_step,
                     transform_group=shuffle_rewards if config.control == "shuffled_rewards" else lambda group: group,
                     program=None if program is None else lambda environment: program,
-                    ranks=self.ranks,
+                    site=self.site,
                 )
         return progress.sampled_tokens
 

@@ -10,12 +10,10 @@ trains them again in the same order: the same weights, and no rollout is lost.
 
 from __future__ import annotations
 
-import copy
 import functools
-import gc
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,23 +26,19 @@ from agent_rl.chat.codec import ChatCodec
 from agent_rl.control import serve_control
 from agent_rl.credit import get_estimator, get_shaping, mean_reward_within
 from agent_rl.credit.rows import row_groups, row_places, to_rows
-from agent_rl.engine.base import Engine
-from agent_rl.engine.choose import open_engine
-from agent_rl.errors import ConfigError, UserError
+from agent_rl.errors import UserError
 from agent_rl.imitation import Imitated, imitated
-from agent_rl.learner.frozen_policy import load_teacher
-from agent_rl.learner.learner import Learner
+from agent_rl.learner.base import LearnerLost, PolicyLearner
 from agent_rl.learner.watch import Seen
 from agent_rl.mix import Mix
 from agent_rl.otel import OpenTelemetry
-from agent_rl.rollout.context import policy_agents
 from agent_rl.rollout.control import RolloutControl
-from agent_rl.rollout.episode import EnvironmentFactory, run_episode
-from agent_rl.rollout.group import PlayEpisode
+from agent_rl.rollout.episode import EnvironmentFactory
 from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import stream
+from agent_rl.site import Cast, Players, Site, ThisProcess
 from agent_rl.store.checkpoint import LEARNER, MODEL, list_checkpoints, load_latest, save_checkpoint
 from agent_rl.store.disk import told_when_full
 from agent_rl.store.journal import Journal
@@ -52,22 +46,15 @@ from agent_rl.store.lock import owned
 from agent_rl.store.metrics import MetricsLogger
 from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.store.trained_tokens import TrainedTokens
-from agent_rl.tool.cache import ToolCache
-from agent_rl.tool.services import ToolServices, tool_services
 from agent_rl.trackers import TrackedRun
 from agent_rl.train_config import TrainConfig
-from agent_rl.types import Group, SamplingParams, Task, TrainingRow
+from agent_rl.types import Group, Task, TrainingRow
 from agent_rl.valuation import Surroundings, Valuation, open_valuation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from agent_rl.gateway.program import MakeProgram
-    from agent_rl.learner.critic_config import CriticConfig
-    from agent_rl.learner.ranks import Ranks
-
-
-ENGINE_MODEL = "engine_model"  # where vLLM finds the model that it starts with
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,66 +101,80 @@ async def train(
     on_step: Callable[[StepReport], None] = lambda report: None,
     transform_group: Callable[[Group], Group] = lambda group: group,
     program: MakeProgram | None = None,
-    ranks: Ranks | None = None,
+    site: Site | None = None,
 ) -> Progress:
     """Train `model` in place and return how far it got: the engine serves it, the learner has a copy of its own.
 
     With `program`, agent programs act in the episodes, through a gateway (see `agent_rl.gateway`), instead of the
     policy's own agent. `transform_group` sees each group before credit (shaping, controls); the journal keeps what
-    really happened. The learner is spread over `ranks`, if there are any. With `resume`, the run in `run_dir` goes on
-    from its last checkpoint. Raises `UserError` for bad options and when every episode of a batch fails.
+    really happened. `site` is where the parts of the run are, by default this process. With `resume`, the run in
+    `run_dir` goes on from its last checkpoint; so it does when the site has another learner for one that is lost.
+    Raises `UserError` for bad options and when every episode of a batch fails.
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
-    kind = get_estimator(config.estimator, config.estimator_options).critic
-    values = config.critic if kind == "token" and config.critic.trunk == "policy" else None
-    learner = _make_learner(config, model, tokenizer, ranks, values)
     shape = get_shaping(config.shaping, config.shaping_options)
 
     def seen_by_credit(group: Group) -> Group:
         return shape(transform_group(group))
 
+    cast = Cast(config, model, tokenizer, environment, program)
     imitate = imitated(config.imitation, codec, config.seed) if config.learner.imitation is not None else None
+    site = site or ThisProcess()
+    left = site.learners
+    with owned(run_dir), told_when_full(run_dir):
+        while True:
+            left -= 1
+            try:
+                async with _open_run(cast, run_dir, site, seen_by_credit, imitate, on_step, resume) as run:
+                    await run.go(task_at)
+                    await anyio.to_thread.run_sync(run.bring_home, model)
+                    return run.progress
+            except* LearnerLost:
+                if not left:
+                    raise
+                resume = True
+
+
+@asynccontextmanager
+async def _open_run(
+    cast: Cast,
+    run_dir: Path,
+    site: Site,
+    seen_by_credit: Callable[[Group], Group],
+    imitate: Imitated | None,
+    on_step: Callable[[StepReport], None],
+    resume: bool,
+) -> AsyncGenerator[_Run, None]:
+    """The run with all that it needs, at its last checkpoint or at its start."""
+    config, model = cast.config, cast.model
+    kind = get_estimator(config.estimator, config.estimator_options).critic
+    values = config.critic if kind == "token" and config.critic.trunk == "policy" else None
     progress, critic_state = Progress(), None
-    with ExitStack() as extras:
-        extras.enter_context(owned(run_dir))
-        extras.enter_context(told_when_full(run_dir))
-        journal = extras.enter_context(
-            create_journal(run_dir, store=config.store, config=config, timeout_s=config.store_timeout_s)
-        )
-        if resume and (latest := load_latest(run_dir)) is not None:
-            checkpoint, state = latest
-            learner.load(checkpoint.path / LEARNER)
-            critic_state = state.get("critic")
-            progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
-        tracked = TrackedRun(run_dir, progress.step, config.model_dump(mode="json"))
-        logger = extras.enter_context(MetricsLogger(tracked, config.trackers))
-        _resume(journal, run_dir, progress)
-        open_own = functools.partial(open_journal, run_dir, store=config.store, timeout_s=config.store_timeout_s)
-        around = Surroundings(model, learner, open_own, seen_by_credit, steps=config.steps, seed=config.seed)
-        critic = extras.enter_context(open_valuation(kind, config.critic, config.utterance_critic, around))
-        if critic is not None and critic_state is not None:
-            critic.load_state_dict(critic_state)
-        telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
-        run = _Run(
-            *(config, run_dir, learner, critic, tokenizer, journal, logger, on_step, seen_by_credit, progress),
-            *(telemetry, program, imitate),
-        )
-        async with (
-            open_engine(
-                config.engine,
-                model,
-                tokenizer,
-                codec.encode_rendered,
-                folder=run_dir / ENGINE_MODEL,
-                max_batch=config.max_concurrent_episodes,
-                max_context=config.limits.max_context_tokens,
-                deterministic=config.deterministic,
-            ) as engine,
-            tool_services(config.tools, codec.ends) as lent,
-        ):
-            with _lasting():
-                await run.go(engine, codec, environment, task_at, lent)
-        return run.progress
+    async with site.learner(model, cast.tokenizer, config, values) as learner:
+        with ExitStack() as extras:
+            journal = extras.enter_context(
+                create_journal(run_dir, store=config.store, config=config, timeout_s=config.store_timeout_s)
+            )
+            if resume and (latest := load_latest(run_dir)) is not None:
+                checkpoint, state = latest
+                await anyio.to_thread.run_sync(learner.load, checkpoint.path / LEARNER)
+                critic_state = state.get("critic")
+                progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
+            tracked = TrackedRun(run_dir, progress.step, config.model_dump(mode="json"))
+            logger = extras.enter_context(MetricsLogger(tracked, config.trackers))
+            _resume(journal, run_dir, progress)
+            open_own = functools.partial(open_journal, run_dir, store=config.store, timeout_s=config.store_timeout_s)
+            around = Surroundings(model, learner, open_own, seen_by_credit, steps=config.steps, seed=config.seed)
+            critic = extras.enter_context(open_valuation(kind, config.critic, config.utterance_critic, around))
+            if critic is not None and critic_state is not None:
+                critic.load_state_dict(critic_state)
+            telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
+            control = RolloutControl(config.max_concurrent_episodes)
+            async with site.players(cast, run_dir, control.turns) as players:
+                yield _Run(
+                    *(cast, run_dir, learner, players, critic, journal, logger, on_step, seen_by_credit, progress),
+                    *(control, telemetry, imitate),
+                )
 
 
 def _resume(journal: Journal, run_dir: Path, progress: Progress) -> None:
@@ -183,110 +184,46 @@ def _resume(journal: Journal, run_dir: Path, progress: Progress) -> None:
     journal.index_checkpoints(list_checkpoints(run_dir))
 
 
-def _make_learner(
-    config: TrainConfig,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    ranks: Ranks | None,
-    values: CriticConfig | None,
-) -> Learner:
-    """A learner with a copy of `model`, here or on all ranks."""
-    options = config.learner.for_run(config.steps * config.learner.minibatches * config.learner.epochs)
-    make = Learner if ranks is None else ranks.learner
-    return make(
-        copy.deepcopy(model) if ranks is None else model,  # on several ranks it makes copies that fit
-        options,
-        temperature=config.temperature,
-        seed=config.seed,
-        teacher=load_teacher(options.distillation, model, tokenizer),
-        values=values,
-    )
-
-
-@contextmanager
-def _lasting() -> Generator[None, None, None]:
-    """What exists now lasts as long as the block, so that garbage collection need not look through it again and again.
-
-    With torch and transformers loaded one full collection takes 0.3 s, which halts every episode.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
 class _Run:
     """A running training: what the loop carries from one step to the next."""
 
     def __init__(
         self,
-        config: TrainConfig,
+        cast: Cast,
         run_dir: Path,
-        learner: Learner,
+        learner: PolicyLearner,
+        players: Players,
         critic: Valuation | None,
-        tokenizer: PreTrainedTokenizerBase,
         journal: Journal,
         logger: MetricsLogger,
         on_step: Callable[[StepReport], None],
         seen_by_credit: Callable[[Group], Group],
         progress: Progress,
+        control: RolloutControl,
         telemetry: OpenTelemetry | None,
-        program: MakeProgram | None,
         imitate: Imitated | None,
     ) -> None:
         self.progress = progress
-        self._config = config
+        self._config = config = cast.config
         self._run_dir = run_dir
         self._learner = learner
+        self._players = players
         self._critic = critic
-        self._tokenizer = tokenizer
+        self._tokenizer = cast.tokenizer
         self._journal = journal
         self._journal_turn = anyio.Lock()
         self._logger = logger
         self._on_step = on_step
         self._seen_by_credit = seen_by_credit
         self._estimator = get_estimator(config.estimator, config.estimator_options)
-        self._control = RolloutControl(config.max_concurrent_episodes)
+        self._control = control
         self._telemetry = telemetry
         self._mix = Mix()
-        self._program = program
         self._imitate = imitate
-        self._tool_cache: ToolCache | None = None
         self._trained_tokens = list[TrainedTokens]()  # of the step that is being recorded
 
-    async def go(
-        self,
-        engine: Engine,
-        codec: ChatCodec,
-        environment: EnvironmentFactory,
-        task_at: TaskSampler,
-        lent: ToolServices,
-    ) -> None:
-        self._tool_cache = lent.cache
-        async with self._players(engine, codec, environment) as play:
-            await self._go(engine, play, task_at)
-
-    @asynccontextmanager
-    async def _players(
-        self, engine: Engine, codec: ChatCodec, environment: EnvironmentFactory
-    ) -> AsyncGenerator[PlayEpisode, None]:
-        """Who acts: the policy's own agent, or programs through a gateway that is open for as long."""
-        config, sampling = self._config, SamplingParams(temperature=self._config.temperature)
-        if self._program is None:
-            make_agent = policy_agents(engine, codec, sampling, config.context)
-            turns = self._control.turns
-            yield functools.partial(run_episode, environment, make_agent, limits=config.limits, turns=turns)
-        else:
-            from agent_rl.gateway.program import programs
-
-            if config.context.strategy != "keep":
-                raise ConfigError("Programs manage their own context: leave out context.strategy.")
-            async with programs(environment, self._program, config.limits)(engine, codec, sampling) as play:
-                yield play
-
-    async def _go(self, engine: Engine, play: PlayEpisode, task_at: TaskSampler) -> None:
+    async def go(self, task_at: TaskSampler) -> None:
+        """Train until the last step, or until an operator stops the run."""
         config, start, control = self._config, self.progress, self._control
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
         order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
@@ -302,7 +239,7 @@ class _Run:
             return task
 
         manager = RolloutManager(
-            play,
+            self._players.play,
             dispatch,
             group_size=config.group_size,
             gate=gate,
@@ -317,16 +254,20 @@ class _Run:
             on_group=self._make_durable,
         )
 
-        await engine.update_weights(self._learner.weights(), start.step)
+        await self._players.update_weights(self._learner, start.step)
         async with anyio.create_task_group() as beside:
             beside.start_soon(serve_control, control, self._run_dir)
             async with manager:
-                await self._consume(manager, order, gate, engine)
+                await self._consume(manager, order, gate)
             beside.cancel_scope.cancel()
 
-    async def _consume(
-        self, manager: RolloutManager, order: ConsumptionOrder, gate: StalenessGate, engine: Engine
-    ) -> None:
+    def bring_home(self, model: PreTrainedModel) -> None:
+        """Blocking. What was learned, into `model`: engines in other processes have models of their own."""
+        targets = model.state_dict()
+        for name, weight in self._learner.weights().items():
+            targets[name].copy_(weight)
+
+    async def _consume(self, manager: RolloutManager, order: ConsumptionOrder, gate: StalenessGate) -> None:
         """Train on batch after batch until the last step, or until an operator stops the run."""
         config = self._config
 
@@ -344,7 +285,7 @@ class _Run:
             self._teaches,
         ):
             wait_s = time.perf_counter() - began
-            await self._train_on(batch, engine, manager.first_unconsumed, wait_s)
+            await self._train_on(batch, manager.first_unconsumed, wait_s)
             if self.progress.step >= config.steps or self._control.stopping:
                 break
             order.finish_batch()
@@ -377,17 +318,16 @@ class _Run:
         if self._telemetry is not None:
             self._telemetry.export(group)
 
-    async def _train_on(self, batch: Batch, engine: Engine, next_group: int, rollout_wait_s: float) -> None:
+    async def _train_on(self, batch: Batch, next_group: int, rollout_wait_s: float) -> None:
         """One step: credit, learner, new weights into the engine, then the records of it."""
         _refuse_total_failure(batch)
         self._mix.consume(batch.groups)
-        cache = self._tool_cache
         version = self.progress.step
         began = time.perf_counter()
         learned = await anyio.to_thread.run_sync(self._learn, batch)
         learn_s = time.perf_counter() - began
         updating = time.perf_counter()
-        await engine.update_weights(self._learner.weights(), version + 1)
+        await self._players.update_weights(self._learner, version + 1)
         update_s = time.perf_counter() - updating
         tokens = sum(episode.sampled_tokens for group in batch.groups for episode in group.trajectories)
         self.progress = Progress(version + 1, next_group, self.progress.sampled_tokens + tokens)
@@ -395,7 +335,7 @@ class _Run:
         metrics = {
             **{f"rollout/{name}": value for name, value in batch_metrics(batch, version).items()},
             **{f"mix/{name}": value for name, value in self._mix.metrics().items()},
-            **{f"tools/{name}": value for name, value in (cache.metrics() if cache else {}).items()},
+            **self._players.metrics(),
             **learned,
             "time/rollout_wait_s": rollout_wait_s,
             "time/learn_s": learn_s,

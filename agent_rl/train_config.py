@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from agent_rl.chat.parsers import ToolParserName
+from agent_rl.cluster_config import ClusterConfig
 from agent_rl.config import Config
 from agent_rl.credit import get_estimator, get_shaping
 from agent_rl.credit.rows import Aggregation
@@ -70,6 +71,9 @@ class TrainConfig(Config):
     limits: RolloutLimits = Field(default_factory=RolloutLimits, description="Limits of one episode.")
     engine: EngineConfig = Field(default_factory=EngineConfig, description="Where responses are sampled.")
     context: ContextConfig = Field(default_factory=ContextConfig, description="What happens to long contexts.")
+    cluster: ClusterConfig | None = Field(
+        default=None, description="Processes on one or many machines, with Ray; none: one process."
+    )
     tools: ToolsConfig = Field(default_factory=ToolsConfig, description="How the environment's tools are run.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="Loss and optimiser.")
     imitation: ImitationConfig = Field(

@@ -191,6 +191,11 @@ class Learner:
             weights = full_weights(self.model)
             return dict(weights) if self._sharding is None else self._sharding.gather(weights)
 
+    @property
+    def has_values(self) -> bool:
+        """Whether a value head learns on the policy."""
+        return self.value_head is not None
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the original model. Live tensors: write them before the next step."""
         return {

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
-from agent_rl.errors import UserError
+from agent_rl.learner.base import LearnerLost
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.sharding import Sharding, check_shardable
@@ -57,7 +57,7 @@ class Ranks:
     def together(self, name: str, *arguments: Any, **options: Any) -> Generator[None]:
         """The other ranks call the method `name` of their learner while this one runs the block.
 
-        Raises `UserError` when a rank is lost.
+        Raises `LearnerLost` when a rank is lost.
         """
         with self._turn:
             if self._in_call:  # of a method that calls another one: so do the other ranks
@@ -232,10 +232,10 @@ def _hear() -> tuple[Any, ...]:
 
 @contextmanager
 def _connected(otherwise: str) -> Generator[None]:
-    """Raises `UserError(otherwise)` when the connection to a rank breaks inside, or times out."""
+    """Raises `LearnerLost(otherwise)` when the connection to a rank breaks inside, or times out."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise UserError(otherwise) from error
+        raise LearnerLost(otherwise) from error

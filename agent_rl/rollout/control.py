@@ -23,22 +23,31 @@ class Gate:
     def __init__(self) -> None:
         self.is_open = True
         self._opened = anyio.Event()
+        self._closed = anyio.Event()
 
     def close(self) -> None:
         """Hold whoever comes."""
         if self.is_open:
             self.is_open = False
             self._opened = anyio.Event()
+            self._closed.set()
 
     def open(self) -> None:
         """Let everybody pass."""
-        self.is_open = True
-        self._opened.set()
+        if not self.is_open:
+            self.is_open = True
+            self._closed = anyio.Event()
+            self._opened.set()
 
     async def wait(self) -> None:
         """Until the gate is open."""
         while not self.is_open:
             await self._opened.wait()
+
+    async def wait_closed(self) -> None:
+        """Until the gate is closed."""
+        while self.is_open:
+            await self._closed.wait()
 
 
 @dataclass(eq=False, slots=True)

@@ -51,6 +51,11 @@ class ToolServices:
     cache: ToolCache | None = None
     keeper: Keeper | None = None
 
+    def metrics(self) -> dict[str, float]:
+        """Of the cache, since the last call."""
+        found = self.cache.metrics() if self.cache else {}
+        return {f"tools/{name}": value for name, value in found.items()}
+
 
 SERVICES: ContextVar[ToolServices] = ContextVar("agent_rl tool services", default=ToolServices())  # noqa: B039  # frozen
 
@@ -66,16 +71,25 @@ async def tool_services(config: ToolsConfig, ends: TokenEnds | None = None) -> A
     async with anyio.create_task_group() as tasks:
         keeper = Keeper(tasks)
         services = ToolServices(ends or byte_ends, config.max_output_tokens, cache, keeper)
-        token = SERVICES.set(services)
         try:
-            yield services
+            with lend(services):
+                yield services
         except Exception as error:  # noqa: BLE001  # out of the task group as itself, not as a group
             escaped = error
         finally:
-            SERVICES.reset(token)
             await keeper.close(_CLOSE_TIMEOUT_S)
     if escaped is not None:
         raise escaped
+
+
+@contextmanager
+def lend(services: ToolServices) -> Generator[None, None, None]:
+    """Lend the services that another task has opened to the tools that run inside the block."""
+    token = SERVICES.set(services)
+    try:
+        yield
+    finally:
+        SERVICES.reset(token)
 
 
 @contextmanager

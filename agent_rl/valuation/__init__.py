@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent_rl.errors import ConfigError
+from agent_rl.learner.base import PolicyLearner
 from agent_rl.learner.critic import Critic
 from agent_rl.learner.critic_config import CriticConfig
-from agent_rl.learner.learner import Learner
 from agent_rl.learner.policy import load_policy
 from agent_rl.learner.utterance_critic import UtteranceCritic, UtteranceCriticConfig
 from agent_rl.store.journal import Journal
@@ -60,7 +60,7 @@ class Surroundings:
     """What a critic can ask for: the policy it starts from, the one that learns, and what was played before."""
 
     model: PreTrainedModel
-    learner: Learner
+    learner: PolicyLearner
     open_journal: Callable[[], Journal]
     transform_group: Callable[[Group], Group]
     steps: int
@@ -75,8 +75,8 @@ def open_valuation(
     if kind is None:
         yield None
     elif kind == "token":
-        head = around.learner.value_head
-        yield TokenValuation(_token_critic(token, around)) if head is None else HeadValuation(around.learner, token)
+        learner = around.learner
+        yield HeadValuation(learner, token) if learner.has_values else TokenValuation(_token_critic(token, around))
     else:
         options = utterance.for_run(around.steps * utterance.updates)
         critic = UtteranceCritic(_first_model(utterance, around.model), options, seed=around.seed)

@@ -10,9 +10,9 @@ import numpy as np
 from agent_rl.credit.estimator import Advantages, Values
 from agent_rl.credit.gae import critic_targets
 from agent_rl.credit.rows import row_groups, to_rows, with_returns
+from agent_rl.learner.base import PolicyLearner
 from agent_rl.learner.critic import Critic
 from agent_rl.learner.critic_config import CriticConfig
-from agent_rl.learner.learner import Learner
 from agent_rl.types import BoolArray, FloatArray, Group, Segment, TrainingRow
 
 
@@ -48,7 +48,7 @@ class HeadValuation:
 
     alone_steps = 0
 
-    def __init__(self, learner: Learner, config: CriticConfig) -> None:
+    def __init__(self, learner: PolicyLearner, config: CriticConfig) -> None:
         self._learner = learner
         self._config = config
 
@@ -85,7 +85,7 @@ def _at(masks: Sequence[BoolArray], laid_out: Sequence[Advantages]) -> FloatArra
     return np.concatenate([np.zeros(0, np.float32), *(row[mask] for row, mask in zip(rows, masks, strict=True))])
 
 
-def group_values(critic: Critic | Learner, groups: Sequence[Group]) -> list[Values]:
+def group_values(critic: Critic | PolicyLearner, groups: Sequence[Group]) -> list[Values]:
     """What the critic says of each group's valid episodes, in one pass over all of their rows.
 
     The state after the last turn is seen up to that turn's last token: what the environment said to it is in no row.

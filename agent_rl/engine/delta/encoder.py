@@ -33,7 +33,7 @@ class Encoder:
         if _layout(old) != _layout(new):
             self.name = uuid.uuid4().hex
             return None
-        codes = {name: encode(_bits(old[name]), _bits(tensor)) for name, tensor in new.items()}
+        codes = {name: encode(bits(old[name]), bits(tensor)) for name, tensor in new.items()}
         data = save({name: np.frombuffer(code, np.uint8) for name, code in codes.items() if code is not None})
         delta = Delta(name_after(self.name, data), data)
         self.name = delta.name
@@ -48,5 +48,6 @@ def _layout(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, 
     return {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
 
 
-def _bits(tensor: torch.Tensor) -> Bits:
+def bits(tensor: torch.Tensor) -> Bits:
+    """A flat view of a tensor on the CPU, as integers of the same size."""
     return tensor.view(_UNSIGNED[tensor.element_size()]).numpy().reshape(-1)

@@ -17,7 +17,7 @@ import httpx
 from agent_rl.concurrency import collect, shielded
 from agent_rl.engine.base import GenerationRequest
 from agent_rl.engine.delta.push import Pusher
-from agent_rl.engine.vllm.replicas import Replica, Replicas
+from agent_rl.engine.replicas import Replica, Replicas
 from agent_rl.engine.vllm.requests import LOGPROBS_MODE, Response, end, sampling_fields
 from agent_rl.engine.vllm.weights import Salts, WeightFiles, newer
 from agent_rl.errors import ConfigError, ProviderFailure
@@ -105,12 +105,12 @@ class VLLMServerEngine:
             info = await self._get(replica, "/server_info", config_format="json")
             await self._post(replica, "/update_weight_version", {"new_version": str(self.weight_version)})
         except ProviderFailure as failure:
-            raise ConfigError(f"{replica.url}: {failure} Start it with: {START_COMMAND}") from failure
+            raise ConfigError(f"{replica.name}: {failure} Start it with: {START_COMMAND}") from failure
         model = info["vllm_config"]["model_config"]
         mode, self._dtype = model["logprobs_mode"], str(model.get("dtype", "")).removeprefix("torch.")
         if mode != LOGPROBS_MODE:
             raise ConfigError(
-                f"{replica.url} returns {mode}, which are not those of its samples. Start it with: {START_COMMAND}"
+                f"{replica.name} returns {mode}, which are not those of its samples. Start it with: {START_COMMAND}"
             )
         return int(models["data"][0]["max_model_len"])
 
@@ -189,7 +189,9 @@ class VLLMServerEngine:
     async def encode(self, text: str) -> dict[str, list[int]]:
         """Ids of `text` by each server's tokenizer, by URL: to compare with the learner's."""
         body = {"prompt": text, "add_special_tokens": False}
-        return {replica.url: (await self._post(replica, "/tokenize", body))["tokens"] for replica in self._replicas.all}
+        return {
+            replica.name: (await self._post(replica, "/tokenize", body))["tokens"] for replica in self._replicas.all
+        }
 
     # --- weights ----------------------------------------------------------------------------------------------------
 
@@ -229,7 +231,7 @@ class VLLMServerEngine:
         if pusher is None:
             pusher = self._pusher = Pusher(self._http, self._files, self._dtype, self._token)
         await pusher.advance(weights)
-        return lambda replica: pusher.push(self._receivers[replica.url])
+        return lambda replica: pusher.push(self._receivers[replica.name])
 
     async def load_adapter(self, folder: Path, version: int) -> None:
         """Sample with the LoRA adapter in `folder` (peft's format, seen by the servers) from the next request on.
@@ -265,7 +267,7 @@ class VLLMServerEngine:
                 return failure
             except TimeoutError:
                 self._replicas.lose(replica)
-                return ProviderFailure(f"{replica.url} took too long to update", kind="timeout", stage="update")
+                return ProviderFailure(f"{replica.name} took too long to update", kind="timeout", stage="update")
             self._replicas.find(replica)
             return None
 
@@ -287,10 +289,10 @@ class VLLMServerEngine:
     # --- HTTP -------------------------------------------------------------------------------------------------------
 
     async def _get(self, replica: Replica, path: str, **query: str) -> Any:
-        return await self._send(self._http.build_request("GET", replica.url + path, params=query or None))
+        return await self._send(self._http.build_request("GET", replica.name + path, params=query or None))
 
     async def _post(self, replica: Replica, path: str, body: Any) -> Any:
-        return await self._send(self._http.build_request("POST", replica.url + path, json=body))
+        return await self._send(self._http.build_request("POST", replica.name + path, json=body))
 
     async def _send(self, request: httpx.Request) -> Any:
         """The JSON of the answer, `None` if it has none. Raises `ProviderFailure`."""

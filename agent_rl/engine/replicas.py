@@ -1,4 +1,4 @@
-"""Which server an episode is at. Pure bookkeeping: knows neither HTTP nor vLLM."""
+"""Which of several replicas an episode, or a group of them, is at. Pure bookkeeping: knows no connection."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from agent_rl.errors import ProviderFailure
 
 @dataclass(eq=False, slots=True)
 class Replica:
-    """One of several servers of the same model, with the sessions that stay at it."""
+    """One of several that can do the same, such as servers of one model, with the sessions that stay at it."""
 
-    url: str
+    name: str
     lost: bool = False
     sessions: set[str] = field(default_factory=set[str])
 
@@ -20,8 +20,8 @@ class Replica:
 class Replicas:
     """Sticky routing: a session stays at the replica of its first request, the one with the fewest sessions then."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
-        self.all = tuple(Replica(url) for url in dict.fromkeys(urls))
+    def __init__(self, names: Sequence[str]) -> None:
+        self.all = tuple(Replica(name) for name in dict.fromkeys(names))
         self._home: dict[str, Replica] = {}
 
     def of(self, session: str) -> Replica:
@@ -30,10 +30,18 @@ class Replicas:
         if home is None:
             found = [replica for replica in self.all if not replica.lost]
             if not found:
-                raise ProviderFailure("No server can be reached.", kind="connection", stage="generation")
+                raise ProviderFailure("No replica can be reached.", kind="connection", stage="generation")
             home = self._home[session] = min(found, key=lambda replica: len(replica.sessions))
             home.sessions.add(session)
         return home
+
+    def named(self, name: str) -> Replica:
+        """The replica of that name."""
+        return next(replica for replica in self.all if replica.name == name)
+
+    def home(self, session: str) -> Replica | None:
+        """The replica that the session is at; none for unknown sessions."""
+        return self._home.get(session)
 
     def forget(self, session: str) -> None:
         """Unknown sessions are fine."""

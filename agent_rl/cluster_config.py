@@ -24,6 +24,11 @@ class ClusterConfig(Config):
     rollout_workers: int = Field(
         default=0, ge=0, description="Processes with environments, tools and sandboxes; 0: one for each node."
     )
+    episodes_per_worker: int = Field(
+        default=0,
+        ge=0,
+        description="Episodes at once in a worker, as its sandboxes allow; 0: no limit of its own.",
+    )
     inference_replicas: int = Field(
         default=0,
         ge=0,

@@ -76,7 +76,7 @@ class ClusterPlayers:
             _start,
             RolloutWorker,
             {"num_cpus": cluster.cpus_per_worker, "num_gpus": 0 if replicas else gpus},
-            *(cast, folder, gpus > 0, share, replicas),
+            *(cast, folder, gpus > 0, share, cluster.episodes_per_worker, replicas),
         )
         make_replica = partial(
             _start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,11 +24,13 @@ from agent_rl.types import Task, Trajectory
 class RolloutWorker(Serving):
     """An actor: plays episodes with an engine of its own for `episodes` at once, or with `replicas` that it asks.
 
-    What its tools share and hold open (caches, pools of sandboxes) is the worker's.
+    It plays `slots` at a time, or as many as come. What its tools share and hold open (caches, pools of sandboxes) is
+    the worker's.
     """
 
-    def __init__(self, cast: Cast, folder: Path, gpu: bool, episodes: int, replicas: Sequence[str]) -> None:
+    def __init__(self, cast: Cast, folder: Path, gpu: bool, episodes: int, slots: int, replicas: Sequence[str]) -> None:
         super().__init__()
+        self._slots = anyio.CapacityLimiter(slots or math.inf)
         if gpu and not replicas:
             cast.model.to("cuda")  # pyright: ignore[reportArgumentType]  # its decorator hides the signature
         self._cast, self._folder, self._episodes = cast, folder, episodes
@@ -58,8 +61,9 @@ class RolloutWorker(Serving):
         """See `PlayEpisode`. Siblings have equal seeds."""
         self._playing += 1
         try:
-            with lend(self._lent), siblings_of((task.environment, task.id, seed)):
-                return await self._play(task, group_index=group_index, member=member, seed=seed)
+            async with self._slots:
+                with lend(self._lent), siblings_of((task.environment, task.id, seed)):
+                    return await self._play(task, group_index=group_index, member=member, seed=seed)
         finally:
             self._playing -= 1
             self._left.set()

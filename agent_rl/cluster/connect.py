@@ -28,7 +28,7 @@ def connected(config: ClusterConfig) -> Generator[None, None, None]:
             _wait_for_nodes(config)
             yield
     elif config.nodes == 1:
-        with _driver(num_cpus=_cpus(config), **quiet):
+        with _driver(address="local", num_cpus=_cpus(config), **quiet):
             yield
     else:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": _cpus(config), "include_dashboard": False})

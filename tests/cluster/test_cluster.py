@@ -127,8 +127,8 @@ def test_one_of_two_lost_ranks_is_a_lost_learner(tmp_path: Path, in_process: Fou
 def test_without_its_head_a_run_ends_and_another_ray_goes_on_with_it(tmp_path: Path, in_process: Found) -> None:
     drive = [sys.executable, "-m", "tests.cluster.driver", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
-    with subprocess.Popen([*drive, "--slow"], env=environment, stderr=subprocess.PIPE) as driver:
-        wait_for_lines(tmp_path / "metrics.jsonl", 1)
+    with subprocess.Popen([*drive, "--slow"], env=environment) as driver:
+        wait_for_lines(tmp_path / "metrics.jsonl", 1, driver)
         [head] = [p for p in psutil.Process(driver.pid).children(recursive=True) if p.name() == "gcs_server"]
         head.kill()
         assert driver.wait(60) != 0
@@ -136,9 +136,10 @@ def test_without_its_head_a_run_ends_and_another_ray_goes_on_with_it(tmp_path: P
     assert consumed(tmp_path) == consumed(in_process[0])
 
 
-def wait_for_lines(file: Path, count: int, timeout_s: float = 120.0) -> None:
+def wait_for_lines(file: Path, count: int, writer: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
     ends_at = time.monotonic() + timeout_s
     while not file.is_file() or len(file.read_text().splitlines()) < count:
+        assert writer.poll() is None
         assert time.monotonic() < ends_at
         time.sleep(0.1)
 

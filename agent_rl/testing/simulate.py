@@ -8,12 +8,12 @@ learner's rate. Episodes are drawn from measured ones, such as those of a small 
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import anyio
 import numpy as np
 
 from agent_rl.batches import assemble
@@ -104,50 +104,52 @@ def simulate(episodes: Sequence[Episode], machine: Machine, schedule: Schedule) 
 class _Replica:
     """One engine: all of its sequences advance at the same rate, which falls with their number.
 
-    `_progress` counts decode steps; a sequence that enters at `p` and wants n tokens leaves at `p + n`.
+    `_progress` counts decode steps; a sequence that enters at `p` and wants n tokens leaves at `p + n`. One timer is
+    set, to when the next one leaves.
     """
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._places = anyio.CapacityLimiter(machine.slots)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
         self._progress, self._since = 0.0, 0.0
-        self._leaving: list[tuple[float, int, anyio.Event]] = []
+        self._running: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._entered = 0
-        self._changed = anyio.Event()
-        self.assigned = 0
         self.busy_s = 0.0
         self.sequence_s = 0.0
 
     async def generate(self, tokens: int) -> None:
-        async with self._places:
-            self.advance(anyio.current_time())
-            left = anyio.Event()
-            self._entered += 1
-            heapq.heappush(self._leaving, (self._progress + tokens, self._entered, left))
-            self._changed.set()
-            await left.wait()
+        done = self._loop.create_future()
+        self._waiting.append((tokens, done))
+        self._go_on()
+        await done
 
-    def advance(self, now: float) -> None:
-        """Decode until `now`."""
-        count, elapsed_s = len(self._leaving), now - self._since
+    def advance(self) -> None:
+        """Decode until now."""
+        now = self._loop.time()
+        count, elapsed_s = len(self._running), now - self._since
         self._since = now
         if count:
             self._progress += elapsed_s / self._step_s(count)
             self.busy_s += elapsed_s
             self.sequence_s += elapsed_s * count
 
-    async def serve(self) -> None:
-        """Let sequences leave when they are done, for ever."""
-        while True:
-            self._changed = anyio.Event()
-            left_s = math.inf
-            if self._leaving:
-                left_s = max(0.0, self._leaving[0][0] - self._progress) * self._step_s(len(self._leaving))
-            with anyio.move_on_after(left_s):
-                await self._changed.wait()
-            self.advance(anyio.current_time())
-            while self._leaving and self._leaving[0][0] <= self._progress + _ROUNDING:
-                heapq.heappop(self._leaving)[2].set()
+    def _go_on(self) -> None:
+        """Let sequences leave that are done, and others enter."""
+        self.advance()
+        while self._running and self._running[0][0] <= self._progress + _ROUNDING:
+            heapq.heappop(self._running)[2].set_result(None)
+        while self._waiting and len(self._running) < self._machine.slots:
+            tokens, done = self._waiting.popleft()
+            self._entered += 1
+            heapq.heappush(self._running, (self._progress + tokens, self._entered, done))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._running:
+            left_s = (self._running[0][0] - self._progress) * self._step_s(len(self._running))
+            self._timer = self._loop.call_at(self._since + left_s, self._go_on)
 
     def _step_s(self, sequences: int) -> float:
         return self._machine.step_s + self._machine.sequence_s * sequences
@@ -168,12 +170,18 @@ class _Record:
 class _Simulation:
     def __init__(self, episodes: Sequence[Episode], machine: Machine, schedule: Schedule) -> None:
         self._episodes, self._machine, self._schedule = episodes, machine, schedule
-        self._replicas = [_Replica(machine) for _ in range(machine.replicas)]
+        self._replicas: list[_Replica] = []
+        self._idlest: list[tuple[int, int]] = []  # episodes at a replica, and its index: a heap, with the past in it
+        self._assigned = [0] * machine.replicas
         self._began: dict[tuple[int, int], int] = {}  # the version that each episode in flight began with
         self._version = 0
+        count = schedule.steps * schedule.groups_per_batch * schedule.group_size
+        self._draws = stream(schedule.seed, "simulated episodes").integers(len(episodes), size=count).tolist()
 
     async def run(self) -> Prediction:
         schedule = self._schedule
+        self._replicas = [_Replica(self._machine) for _ in self._assigned]
+        self._idlest = [(0, index) for index in range(len(self._replicas))]
         gate = StalenessGate(schedule.max_staleness, schedule.groups_per_batch)
         order = ConsumptionOrder(schedule.groups_per_batch, schedule.max_staleness, schedule.overtake)
         manager = RolloutManager(
@@ -187,47 +195,50 @@ class _Simulation:
             stop_index=schedule.steps * schedule.groups_per_batch,
         )
         records = [self._record(0.0, ())]
-        async with anyio.create_task_group() as replicas:
-            for replica in self._replicas:
-                replicas.start_soon(replica.serve)
-            async with manager:
-                async for batch in assemble(
-                    manager.groups(), schedule.groups_per_batch, 0, lambda: None, 1, lambda group: True
-                ):
-                    tokens = sum(self._drawn(t.group_index, t.member).trained_tokens for t in _members(batch.groups))
-                    learn_s = tokens / self._machine.learner_tokens_per_s
-                    await anyio.sleep(learn_s + self._machine.update_s)
-                    records.append(self._record(learn_s, batch.groups))
-                    self._version += 1
-                    order.finish_batch()
-                    gate.release(batch.held)
-            replicas.cancel_scope.cancel()
+        async with manager:
+            async for batch in assemble(
+                manager.groups(), schedule.groups_per_batch, 0, lambda: None, 1, lambda group: True
+            ):
+                tokens = sum(self._drawn(t.group_index, t.member).trained_tokens for t in _members(batch.groups))
+                learn_s = tokens / self._machine.learner_tokens_per_s
+                await asyncio.sleep(learn_s + self._machine.update_s)
+                records.append(self._record(learn_s, batch.groups))
+                self._version += 1
+                order.finish_batch()
+                gate.release(batch.held)
         return _prediction(records, self._machine)
 
     def _drawn(self, group: int, member: int) -> Episode:
-        """The same for any schedule."""
-        index = int(stream(self._schedule.seed, "simulated episode", group, member).integers(len(self._episodes)))
-        return self._episodes[index]
+        """The same for any machine."""
+        return self._episodes[self._draws[group * self._schedule.group_size + member]]
 
     async def _play(self, task: Task, *, group_index: int, member: int, seed: int) -> Trajectory:
         self._began[group_index, member] = self._version
         episode = self._drawn(group_index, member)
-        replica = min(self._replicas, key=lambda r: r.assigned)
-        replica.assigned += 1
-        await anyio.sleep(episode.setup_s)
+        index = self._assign()
+        await asyncio.sleep(episode.setup_s)
         for tokens, tool_s in episode.turns:
-            await replica.generate(tokens)
-            await anyio.sleep(tool_s)
-        replica.assigned -= 1
+            await self._replicas[index].generate(tokens)
+            await asyncio.sleep(tool_s)
+        self._assigned[index] -= 1
+        heapq.heappush(self._idlest, (self._assigned[index], index))
         return Trajectory(task, group_index, member, seed, (), (), (), StopReason.TERMINATED)
 
+    def _assign(self) -> int:
+        """The replica with the fewest episodes, for one more."""
+        while True:
+            count, index = heapq.heappop(self._idlest)
+            if count == self._assigned[index]:  # else it has others by now
+                self._assigned[index] += 1
+                heapq.heappush(self._idlest, (count + 1, index))
+                return index
+
     def _record(self, learn_s: float, groups: Sequence[Group]) -> _Record:
-        now = anyio.current_time()
         for replica in self._replicas:
-            replica.advance(now)
+            replica.advance()
         members = _members(groups)
         return _Record(
-            now,
+            asyncio.get_running_loop().time(),
             sum(replica.busy_s for replica in self._replicas),
             sum(replica.sequence_s for replica in self._replicas),
             learn_s,

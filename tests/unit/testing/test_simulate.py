@@ -71,7 +71,7 @@ def test_a_long_tail_costs_less_with_staleness_and_overtaking() -> None:
     episodes = [Episode(0.0, ((100, 0.1),), 100)] * 31 + [Episode(0.0, ((100, 60.0),), 100)]
     quick = machine(learner_tokens_per_s=1e5)
     steps = [
-        simulate(episodes, quick, schedule(steps=20, **options)).step_s
+        simulate(episodes, quick, schedule(steps=80, **options)).step_s
         for options in ({}, {"max_staleness": 2}, {"max_staleness": 2, "overtake": 8})
     ]
     assert steps[0] > steps[1] > steps[2]

@@ -28,6 +28,7 @@ from agent_rl.chat.codec import ChatCodec
 from agent_rl.control import serve_control
 from agent_rl.credit import get_estimator, get_shaping, mean_reward_within
 from agent_rl.credit.rows import row_groups, row_places, to_rows
+from agent_rl.curriculum import Curriculum, TaskSampler
 from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import open_engine
 from agent_rl.errors import ConfigError, UserError
@@ -44,7 +45,6 @@ from agent_rl.rollout.group import PlayEpisode
 from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
-from agent_rl.seeding import stream
 from agent_rl.store.checkpoint import LEARNER, MODEL, list_checkpoints, load_latest, save_checkpoint
 from agent_rl.store.disk import told_when_full
 from agent_rl.store.journal import Journal
@@ -88,20 +88,6 @@ class StepReport:
     metrics: Mapping[str, float]
 
 
-TaskSampler = Callable[[int], Task]
-"""Which task the group of a given index plays; a pure function, so that any order of events gives the same tasks."""
-
-
-def shuffled_epochs(tasks: Sequence[Task], seed: int) -> TaskSampler:
-    """Each epoch visits every task once, in an order of its own."""
-
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> list[int]:
-        return stream(seed, "task order", epoch).permutation(len(tasks)).tolist()
-
-    return lambda index: tasks[order(index // len(tasks))[index % len(tasks)]]
-
-
 async def train(
     config: TrainConfig,
     *,
@@ -109,7 +95,7 @@ async def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     environment: EnvironmentFactory,
-    task_at: TaskSampler,
+    task_at: TaskSampler | Curriculum,
     resume: bool = False,
     on_step: Callable[[StepReport], None] = lambda report: None,
     transform_group: Callable[[Group], Group] = lambda group: group,
@@ -119,9 +105,10 @@ async def train(
     """Train `model` in place and return how far it got: the engine serves it, the learner has a copy of its own.
 
     With `program`, agent programs act in the episodes, through a gateway (see `agent_rl.gateway`), instead of the
-    policy's own agent. `transform_group` sees each group before credit (shaping, controls); the journal keeps what
-    really happened. The learner is spread over `ranks`, if there are any. With `resume`, the run in `run_dir` goes on
-    from its last checkpoint. Raises `UserError` for bad options and when every episode of a batch fails.
+    policy's own agent. `task_at` may be a curriculum that follows results. `transform_group` sees each group before
+    credit (shaping, controls); the journal keeps what really happened. The learner is spread over `ranks`, if there are
+    any. With `resume`, the run in `run_dir` goes on from its last checkpoint. Raises `UserError` for bad options and
+    when every episode of a batch fails.
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     kind = get_estimator(config.estimator, config.estimator_options).critic
@@ -133,6 +120,7 @@ async def train(
         return shape(transform_group(group))
 
     imitate = imitated(config.imitation, codec, config.seed) if config.learner.imitation is not None else None
+    curriculum = task_at if isinstance(task_at, Curriculum) else Curriculum(task_at, config.group_size)
     progress, critic_state = Progress(), None
     with ExitStack() as extras:
         extras.enter_context(owned(run_dir))
@@ -144,6 +132,7 @@ async def train(
             checkpoint, state = latest
             learner.load(checkpoint.path / LEARNER)
             critic_state = state.get("critic")
+            curriculum.load_state_dict(state.get("curriculum", {}))
             progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
         tracked = TrackedRun(run_dir, progress.step, config.model_dump(mode="json"))
         logger = extras.enter_context(MetricsLogger(tracked, config.trackers))
@@ -156,7 +145,7 @@ async def train(
         telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
         run = _Run(
             *(config, run_dir, learner, critic, tokenizer, journal, logger, on_step, seen_by_credit, progress),
-            *(telemetry, program, imitate),
+            *(telemetry, program, imitate, curriculum),
         )
         async with (
             open_engine(
@@ -172,7 +161,7 @@ async def train(
             tool_services(config.tools, codec.ends) as lent,
         ):
             with _lasting():
-                await run.go(engine, codec, environment, task_at, lent)
+                await run.go(engine, codec, environment, lent)
         return run.progress
 
 
@@ -235,6 +224,7 @@ class _Run:
         telemetry: OpenTelemetry | None,
         program: MakeProgram | None,
         imitate: Imitated | None,
+        curriculum: Curriculum,
     ) -> None:
         self.progress = progress
         self._config = config
@@ -253,6 +243,7 @@ class _Run:
         self._mix = Mix()
         self._program = program
         self._imitate = imitate
+        self._curriculum = curriculum
         self._tool_cache: ToolCache | None = None
         self._trained_tokens = list[TrainedTokens]()  # of the step that is being recorded
 
@@ -261,12 +252,11 @@ class _Run:
         engine: Engine,
         codec: ChatCodec,
         environment: EnvironmentFactory,
-        task_at: TaskSampler,
         lent: ToolServices,
     ) -> None:
         self._tool_cache = lent.cache
         async with self._players(engine, codec, environment) as play:
-            await self._go(engine, play, task_at)
+            await self._go(engine, play)
 
     @asynccontextmanager
     async def _players(
@@ -286,25 +276,26 @@ class _Run:
             async with programs(environment, self._program, config.limits)(engine, codec, sampling) as play:
                 yield play
 
-    async def _go(self, engine: Engine, play: PlayEpisode, task_at: TaskSampler) -> None:
-        config, start, control = self._config, self.progress, self._control
+    async def _go(self, engine: Engine, play: PlayEpisode) -> None:
+        config, start, control, curriculum = self._config, self.progress, self._control, self._curriculum
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
         order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
         consumed = self._consumed_ahead()
+        curriculum.begin(start.next_group, consumed, gate.capacity)
         finished = self._journal.load_groups(start.next_group)
         for group in finished.values():
             self._mix.dispatch(group.task)
             self._mix.finish(group)
 
         def dispatch(index: int) -> Task:
-            task = task_at(index)
+            task = curriculum.task_at(index)
             self._mix.dispatch(task)
             return task
 
         manager = RolloutManager(
-            play,
+            curriculum.within_limits(play),
             dispatch,
-            group_size=config.group_size,
+            group_size=curriculum.group_size,
             gate=gate,
             order=order,
             seed=config.seed,
@@ -332,6 +323,7 @@ class _Run:
 
         def drop() -> None:
             order.drop()
+            self._curriculum.admit(1)
             gate.release()
 
         began = time.perf_counter()
@@ -348,6 +340,7 @@ class _Run:
             if self.progress.step >= config.steps or self._control.stopping:
                 break
             order.finish_batch()
+            self._curriculum.admit(batch.held)
             gate.release(batch.held)
             began = time.perf_counter()
 
@@ -396,6 +389,7 @@ class _Run:
             **{f"rollout/{name}": value for name, value in batch_metrics(batch, version).items()},
             **{f"mix/{name}": value for name, value in self._mix.metrics().items()},
             **{f"tools/{name}": value for name, value in (cache.metrics() if cache else {}).items()},
+            **{f"curriculum/{name}": value for name, value in self._curriculum.metrics().items()},
             **learned,
             "time/rollout_wait_s": rollout_wait_s,
             "time/learn_s": learn_s,
@@ -413,7 +407,9 @@ class _Run:
         if critic is not None:
             values, report = critic.assess(groups, self.progress.step)
             metrics = {f"critic/{name}": value for name, value in report.items()}
-        rows = to_rows(groups, self._estimator(groups, values), self._config.aggregation)
+        advantages = self._estimator(groups, values)
+        self._curriculum.observe(batch.groups, dict(zip([g.index for g in groups], advantages, strict=True)))
+        rows = to_rows(groups, advantages, self._config.aggregation)
         if critic is not None and values is not None:
             rows = critic.prepare_rows(rows, groups, values)
         if rows and (critic is None or self.progress.step >= critic.alone_steps):
@@ -440,7 +436,7 @@ class _Run:
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the journal's position and what `_export` writes. Live tensors."""
-        state: dict[str, Any] = {"sampled_tokens": self.progress.sampled_tokens}
+        state = {"sampled_tokens": self.progress.sampled_tokens, "curriculum": self._curriculum.state_dict()}
         return state if self._critic is None else {**state, "critic": self._critic.state_dict()}
 
     def _export(self, folder: Path) -> None:

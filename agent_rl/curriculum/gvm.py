@@ -7,48 +7,58 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_rl.credit.estimator import NonNegative
+from agent_rl.credit.estimator import Fraction, NonNegative
 from agent_rl.curriculum.domains import Array, Outcomes, State
 from agent_rl.types import Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gvm:
-    """n_i ~ G_i / sqrt(p_i + alpha / p_i^(beta - 1)), and 0 where nothing succeeds (section 3, and the reference code).
+    """n_i ~ G_i / sqrt(p_i + alpha / p_i^(beta - 1)), as in section 3 and the reference code, with its alpha and beta.
 
     Of n episodes of a prompt, about n p are accepted, and the gradient of their log-likelihood has a variance of about
     G^2 / (n p) at most: with alpha = 0 these sizes minimise its sum over prompts. `alpha` and `beta` take episodes away
-    from prompts that hardly anything solves. p and G are those of the domain's latest step.
+    from prompts that hardly anything solves.
+
+    The paper plays some episodes more to measure p and G; here earlier steps tell, each worth `decay` of the next one.
+    p is (accepted + 1/2) / (episodes + 1), so that a prompt that failed a few times is not given up. G is the mean over
+    what was accepted, or over all episodes where nothing was.
     """
 
     alpha: NonNegative = 1e-3
     beta: NonNegative = 2.0
+    decay: Fraction = 0.8
 
     def start(self, domains: int) -> State:
-        """Nothing seen."""
-        return {"success_D": np.full(domains, np.nan), "score_D": np.full(domains, np.nan)}
+        """Nothing seen: sums of episodes, of successes, and of the scores of both."""
+        return {name: np.zeros(domains) for name in ("episodes_D", "accepted_D", "score_D", "accepted_score_D")}
 
     def update(self, state: State, outcomes: Outcomes) -> State:
-        """Success, and the score of what succeeded, of the domains that this step has."""
-        domains = len(state["success_D"])
-        success_D = outcomes.means(outcomes.success_E, domains)
-        accepted_D = outcomes.means(outcomes.success_E * outcomes.score_E, domains)
-        score_D = np.divide(accepted_D, success_D, out=np.zeros(domains), where=np.nan_to_num(success_D) > 0)
-        seen_D = ~np.isnan(success_D)
+        """Domains that this step lacks keep their sums."""
+        domains = len(state["episodes_D"])
+        new = {
+            "episodes_D": np.ones_like(outcomes.success_E),
+            "accepted_D": outcomes.success_E,
+            "score_D": outcomes.score_E,
+            "accepted_score_D": outcomes.success_E * outcomes.score_E,
+        }
+        seen_D = np.bincount(outcomes.domain_E, minlength=domains) > 0
+        kept_D = np.where(seen_D, self.decay, 1.0)
         return {
-            "success_D": np.where(seen_D, success_D, state["success_D"]),
-            "score_D": np.where(seen_D, score_D, state["score_D"]),
+            name: kept_D * state[name] + np.bincount(outcomes.domain_E, values_E, minlength=domains)
+            for name, values_E in new.items()
         }
 
     def ratios(self, state: State) -> Array:
         """What the sizes of each domain's groups are in proportion to (D,); what was not seen yet gets the mean."""
-        ratio_D = np.full(len(state["success_D"]), np.nan)
-        seen_D = ~np.isnan(state["success_D"])
-        p, G = state["success_D"][seen_D], state["score_D"][seen_D]
-        solved = np.where(p > 0, p, 1.0)
-        ratio_D[seen_D] = np.where(p > 0, G / np.sqrt(solved + self.alpha / solved ** (self.beta - 1)), 0.0)
-        known = ratio_D[seen_D]
-        return np.where(seen_D, ratio_D, known.mean() if known.size else 1.0)
+        episodes_D, accepted_D = state["episodes_D"], state["accepted_D"]
+        p_D = (accepted_D + 0.5) / (episodes_D + 1)
+        accepted_score_D = state["accepted_score_D"] / np.where(accepted_D > 0, accepted_D, 1.0)
+        any_score_D = state["score_D"] / np.where(episodes_D > 0, episodes_D, 1.0)
+        norm_D = np.where(accepted_D > 0, accepted_score_D, any_score_D)
+        ratio_D = norm_D / np.sqrt(p_D + self.alpha / p_D ** (self.beta - 1))
+        seen_D = episodes_D > 0
+        return np.where(seen_D, ratio_D, ratio_D[seen_D].mean() if seen_D.any() else 1.0)
 
 
 def allocate(ratios_N: Array, budget: int, least: int) -> NDArray[np.int64]:

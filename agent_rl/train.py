@@ -281,7 +281,7 @@ class _Run:
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
         order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
         consumed = self._consumed_ahead()
-        curriculum.begin(start.next_group, consumed, gate.capacity)
+        curriculum.begin(gate.capacity)
         finished = self._journal.load_groups(start.next_group)
         for group in finished.values():
             self._mix.dispatch(group.task)

@@ -135,7 +135,7 @@ def run(world: World, config: CurriculumConfig, seed: int) -> Run:
     options = {"seed": seed, "group_size": MEMBERS, "least": 2, "limits": LIMITS, "success": 1.0}
     curriculum: Curriculum = config.open(tasks, change=lambda sampler: sampler, **options)
     limits_at = config.limits_at(LIMITS) or (lambda step: LIMITS)
-    curriculum.begin(0, (), GROUPS)
+    curriculum.begin(GROUPS)
     done = Run()
     for step in range(PATIENCE):
         groups: list[Group] = []

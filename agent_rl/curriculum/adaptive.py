@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
@@ -75,7 +75,6 @@ class AdaptiveCurriculum(Curriculum):
             for number, members in enumerate(domains.members)
         ]
         self._admitted: dict[int, _Admitted] = {}
-        self._consumed: Collection[int] = ()
         self._next = 0
         self._step = 0
         self._drawn = [0] * len(domains)
@@ -108,19 +107,14 @@ class AdaptiveCurriculum(Curriculum):
 
         return play_within
 
-    def begin(self, first: int, consumed: Collection[int], capacity: int) -> None:
+    def begin(self, capacity: int) -> None:
         """Admits what fits beside the groups that were in flight."""
-        self._consumed = consumed
-        self._next = max(self._next, first)
         self.admit(capacity - len(self._admitted))
 
     def admit(self, count: int) -> None:
         """Decides on each, and on the sizes of all of them together."""
-        indices: list[int] = []
-        while len(indices) < count:
-            if self._next not in self._consumed:
-                indices.append(self._next)
-            self._next += 1
+        indices = range(self._next, self._next + count)
+        self._next += count
         positions = [self._draw(index) for index in indices]
         sizes = self._sizes_of([self._domains.of[position] for position in positions])
         for index, position, size in zip(indices, positions, sizes, strict=True):

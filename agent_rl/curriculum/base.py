@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from agent_rl.credit.estimator import Advantages
@@ -48,8 +48,8 @@ class Curriculum:
         """`play` within the limits of each group, where those change."""
         return play
 
-    def begin(self, first: int, consumed: Collection[int], capacity: int) -> None:
-        """Training starts or goes on with group `first`; those in `consumed` are done. `capacity` may be in flight."""
+    def begin(self, capacity: int) -> None:
+        """Training starts or goes on, and so many groups may be in flight."""
 
     def admit(self, count: int) -> None:
         """So many more groups may start, those of the next indices."""

@@ -27,11 +27,11 @@ def test_sec_learns_by_td_and_draws_by_boltzmann():
     sec = get_weighting("sec", {"learning_rate": 0.25, "temperature": 0.5})
     state = sec.start(3)
     np.testing.assert_allclose(sec.weights(state), [1 / 3] * 3)
-    state = sec.update(state, seen((0, 0.8), (0, 0.4), (2, 0.0)))
-    np.testing.assert_allclose(state["q_D"], [0.15, 0, 0])
+    state = sec.update(state, seen((0, 0.8), (0, 0.4), (2, 0.8)))
+    np.testing.assert_allclose(state["q_D"], [0.15, 0, 0.2])
     state = sec.update(state, seen((0, 1.0), (1, 0.4)))
-    np.testing.assert_allclose(state["q_D"], [0.25 * 1.0 + 0.75 * 0.15, 0.1, 0])
-    odds = [math.exp(q / 0.5) for q in (0.3625, 0.1, 0.0)]
+    np.testing.assert_allclose(state["q_D"], [0.25 * 1.0 + 0.75 * 0.15, 0.1, 0.2])
+    odds = [math.exp(q / 0.5) for q in (0.3625, 0.1, 0.2)]
     np.testing.assert_allclose(sec.weights(state), [o / sum(odds) for o in odds])
 
 

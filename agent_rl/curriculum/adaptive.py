@@ -137,15 +137,15 @@ class AdaptiveCurriculum(Curriculum):
         if self._limits_at is not None:
             limits = self._limits_at(self._step)
             for name in ("max_turns", "max_response_tokens", "max_context_tokens"):
-                metrics[name] = getattr(limits, name)
+                metrics[name] = float(getattr(limits, name))
         if self._sizing is not None and self._admitted:
             sizes = [admitted.size for admitted in self._admitted.values()]
-            metrics |= {"group_size_min": min(sizes), "group_size_max": max(sizes)}
+            metrics |= {"group_size_min": float(min(sizes)), "group_size_max": float(max(sizes))}
         if self._weighting is not None:
             weights = self._weighting.weights(self._weights)
             metrics["effective_domains"] = float(np.exp(-np.sum(weights * np.log(np.maximum(weights, 1e-300)))))
             if isinstance(self._weighting, Weakness):
-                metrics["weak_tasks"] = len(self.weak_tasks)
+                metrics["weak_tasks"] = float(len(self.weak_tasks))
             if len(weights) <= _SHOWN:
                 metrics |= {f"weight/{n}": float(w) for n, w in zip(self._domains.names, weights, strict=True)}
         if len(self._domains) <= _SHOWN:

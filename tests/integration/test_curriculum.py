@@ -64,7 +64,7 @@ def learned(row: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name.startswith(("curriculum/", "learner/grad_norm"))}
 
 
-@pytest.mark.parametrize("step", [3, 5])
+@pytest.mark.parametrize("step", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_crash_between_checkpoints_changes_nothing_that_is_played(tmp_path: Path, step: int) -> None:
     config = parity.parity_config(steps=6, groups_per_batch=3, refills_per_batch=1)
 

@@ -271,6 +271,8 @@ def test_limits_that_cannot_be_are_refused_before_the_first_episode():
         opened(first_turns=9, growth_steps=2)
     with pytest.raises(ConfigError, match="max_response_tokens"):
         opened(first_context_tokens=100, growth_steps=2)
+    with pytest.raises(ConfigError, match="raise group_size=2 above the 2 episodes"):
+        opened(group_size=2, sizes="gvm")
 
 
 def test_gvm_shares_the_episodes_of_groups_that_are_admitted_together():

@@ -24,7 +24,7 @@ _spec.loader.exec_module(curricula)
         ("sec", 4),
         ("dump", 4),
         ("band", 4),
-        ("domain_weights", 4),
+        pytest.param("domain_weights", 4, marks=pytest.mark.slow),
         pytest.param("weakness", 8, marks=pytest.mark.slow),
         pytest.param("gvm", 10, marks=pytest.mark.slow),
         pytest.param("horizon", 3, marks=pytest.mark.slow),

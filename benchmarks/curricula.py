@@ -10,6 +10,7 @@ Costs are episodes; for the horizon they are turns, since that is what it saves:
 until its limit. A ratio is the geometric mean over seeds, with Student's t for its logarithm.
 
     python benchmarks/curricula.py                             # the table
+    python benchmarks/curricula.py --across                    # each kind on the ladder and in separate domains
     python benchmarks/curricula.py --picture curriculum.svg    # what becomes of the mix
     python benchmarks/curricula.py --only sec,gvm --seeds 10
 """
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent_rl.credit import get_estimator
-from agent_rl.curriculum import Curriculum
+from agent_rl.curriculum import KINDS, Curriculum
 from agent_rl.curriculum.config import CurriculumConfig
 from agent_rl.evaluate.statistics import Estimate, mean
 from agent_rl.rollout.limits import RolloutLimits
@@ -44,6 +45,11 @@ class World:
     shared: bool
     accepted_only: bool = False
     in_turns: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        return "turns" if self.in_turns else "episodes"
 
     @property
     def tasks(self) -> list[Task]:
@@ -180,6 +186,37 @@ def _episode(
     return Trajectory(task, group, member, 0, (), (segment,), (turn,), StopReason.TERMINATED)
 
 
+def costs_of(world: World, config: CurriculumConfig, seeds: int) -> list[float]:
+    """One for each seed."""
+    return [run(world, config, seed).cost for seed in range(seeds)]
+
+
+def show(found: Estimate) -> str:
+    """As in the tables."""
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def compare(names: Sequence[str], seeds: int) -> None:
+    """Each curriculum in the world of its own."""
+    print("| curriculum | until the target | with it | uniform | ratio |\n|---|---|---|---|---|")
+    for name in names:
+        world, config = CASES[name]
+        costs, uniform = (costs_of(world, each, seeds) for each in (config, CurriculumConfig()))
+        shown = f"{np.mean(costs):,.0f} | {np.mean(uniform):,.0f}"
+        print(f"| `{name}` | {world.unit} | {shown} | {show(ratio(costs, uniform))} |", flush=True)
+
+
+def compare_across(seeds: int) -> None:
+    """Each kind in both kinds of worlds."""
+    worlds = (LADDER, SEPARATE)
+    uniform = [costs_of(world, CurriculumConfig(), seeds) for world in worlds]
+    print("| curriculum | on the ladder | separate domains |\n|---|---|---|")
+    for kind in KINDS:
+        config = CurriculumConfig(kind=kind, domain="task" if kind == "weakness" else "tags")  # pyright: ignore
+        ratios = [show(ratio(costs_of(w, config, seeds), base)) for w, base in zip(worlds, uniform, strict=True)]
+        print(f"| `{kind}` | {' | '.join(ratios)} |", flush=True)
+
+
 def draw(path: Path, seeds: int) -> None:
     """Which domains are played as training goes, uniform and under SEC; means of seeds, until half are done."""
     import matplotlib as mpl
@@ -206,19 +243,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(CASES), help="names, separated by commas")
     parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--across", action="store_true", help="each kind in each kind of world")
     parser.add_argument("--picture", type=Path, help="draw this instead")
     options = parser.parse_args()
     if options.picture is not None:
         draw(options.picture, options.seeds)
         return
-    print("| curriculum | until the target | with it | uniform | ratio |\n|---|---|---|---|---|")
-    for name in options.only.split(","):
-        world, config = CASES[name]
-        costs, uniform = ([run(world, c, s).cost for s in range(options.seeds)] for c in (config, CurriculumConfig()))
-        found = ratio(costs, uniform)
-        shown = f"{np.mean(costs):,.0f} | {np.mean(uniform):,.0f}"
-        unit = "turns" if world.in_turns else "episodes"
-        print(f"| `{name}` | {unit} | {shown} | {found.value:.2f} [{found.low:.2f}, {found.high:.2f}] |", flush=True)
+    if options.across:
+        compare_across(options.seeds)
+    else:
+        compare(options.only.split(","), options.seeds)
 
 
 if __name__ == "__main__":

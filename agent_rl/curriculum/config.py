@@ -101,8 +101,8 @@ class CurriculumConfig(Config):
         """The curriculum over these tasks. Raises `ConfigError` for domains or limits that cannot be."""
         if self.sizes == "gvm" and group_size <= least:
             raise ConfigError(
-                f"curriculum.sizes gvm has nothing to share out: raise group_size={group_size} above the {least} episodes "
-                "that each group needs (min_group_members)."
+                f"curriculum.sizes gvm has nothing to share out: raise group_size={group_size} above the {least} "
+                "episodes that each group needs (min_group_members)."
             )
         if self == CurriculumConfig():
             return Curriculum(change(shuffled_epochs(tasks, seed)), group_size)

@@ -14,8 +14,8 @@ from agent_rl.curriculum.domains import Array, Outcomes, State, smoothed
 class DomainWeights:
     """w(d) ~ exp(v(d) / temperature) + floor, where v(d) = max(0, target - r(d)) is how far the domain is.
 
-    r(d) is a moving average of its mean reward, r_s = decay r_{s-1} + (1 - decay) mean_s, from its first mean on
-    (arXiv:2506.08672, section 3, whose defaults these are). Domains that were not seen yet count as reward 0.
+    r(d) is a moving average of its mean reward, r_s = decay r_{s-1} + (1 - decay) mean_s, from its first mean on. The
+    defaults are those of the paper. Domains that were not seen yet count as reward 0.
     """
 
     decay: Fraction = 0.5

@@ -17,7 +17,7 @@ class Dump:
     """UCB(d) = L(d) + sqrt(2 ln(n + 1) / (n_d + 1)), drawn with p(d) ~ exp(UCB(d) / temperature).
 
     L(d) is the mean |advantage| of the latest `window` episodes of the domain, n_d counts all of its episodes and n
-    those of all domains (section 3.2 and the reference code, whose defaults these are).
+    those of all domains. The defaults are those of the reference code.
     """
 
     window: Annotated[int, Field(ge=1)] = 300

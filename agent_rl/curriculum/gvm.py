@@ -14,7 +14,7 @@ from agent_rl.types import Trajectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gvm:
-    """n_i ~ G_i / sqrt(p_i + alpha / p_i^(beta - 1)), as in section 3 and the reference code, with its alpha and beta.
+    """n_i ~ G_i / sqrt(p_i + alpha / p_i^(beta - 1)), with alpha and beta of the reference code.
 
     Of n episodes of a prompt, about n p are accepted, and the gradient of their log-likelihood has a variance of about
     G^2 / (n p) at most: with alpha = 0 these sizes minimise its sum over prompts. `alpha` and `beta` take episodes away

@@ -17,7 +17,7 @@ from agent_rl.curriculum.domains import Array, Outcomes, State
 class Weakness:
     """`replay` of the draws goes to weak domains, the rest to all, alike.
 
-    Weak is what SwS calls a failed case (section 2.1): over the visits, success never reaches `ceiling`, and its trend
+    Weak is what SwS calls a failed case: over the visits, success never reaches `ceiling`, and its trend
     is negative. SwS then has problems written that resemble them: `Curriculum.weak_tasks` are what to show a proposer.
     """
 

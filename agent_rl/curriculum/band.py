@@ -14,8 +14,8 @@ from agent_rl.curriculum.domains import Array, Outcomes, State, smoothed
 class Band:
     """Domains whose estimated success is in [low, high], all alike; `explore` of the draws goes to all domains.
 
-    The paper keeps prompts whose success rate p lies in a balanced band, low = 1 - high, since what a policy can gain
-    from a prompt is bounded by p (1 - p). It measures p with the episodes that it then trains on, as
+    The paper keeps prompts whose success rate p lies in a balanced band, low = 1 - high, since the improvement that
+    a prompt is sure to bring grows with p (1 - p). It measures p with the episodes that it then trains on, as
     `reward_band` does; this one draws by what earlier visits say (a moving average), so that no episode is thrown away.
     Domains that were not seen yet are in the band. `explore` finds those that came into it.
     """

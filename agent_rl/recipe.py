@@ -20,6 +20,8 @@ from rich.console import Console
 
 from agent_rl.config import changed_fields
 from agent_rl.controls import only_imitate, shuffle_rewards
+from agent_rl.curriculum import TaskSampler
+from agent_rl.curriculum.config import CurriculumConfig
 from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import UserError
 from agent_rl.evaluate.harness import evaluate
@@ -33,7 +35,7 @@ from agent_rl.site import Site, ThisProcess
 from agent_rl.starting_policy import Imitation, starting_policy
 from agent_rl.store.run_folder import open_run
 from agent_rl.store.tasks import read_tasks
-from agent_rl.train import TaskSampler, shuffled_epochs, train
+from agent_rl.train import train
 from agent_rl.train_config import TrainConfig
 from agent_rl.types import SamplingParams, Task
 from agent_rl.warm_start import WarmStartConfig
@@ -80,6 +82,9 @@ class RecipeConfig(TrainConfig):
     learner: LearnerConfig = Field(
         default=LearnerConfig(learning_rate=1e-3, schedule="linear", warmup_steps=20, minibatches=4, betas=(0.9, 0.95)),
         description="Loss and optimiser of RL.",
+    )
+    curriculum: CurriculumConfig = Field(
+        default_factory=CurriculumConfig, description="Which tasks come when, as training goes; see docs/curriculum.md."
     )
     control: Literal["none", "shuffled_rewards", "supervised_only"] = Field(
         default="none",
@@ -203,9 +208,15 @@ class _Run:
             tasks = read_tasks(config.task_file)
         else:
             tasks = self.environment.tasks("train", config.steps * config.groups_per_batch, config.seed)
-        task_at = shuffled_epochs(tasks, config.seed)
-        if self.curriculum is not None:
-            task_at = self.curriculum(task_at)
+        curriculum = config.curriculum.open(
+            tasks,
+            seed=config.seed,
+            group_size=config.group_size,
+            least=config.min_group_members,
+            limits=config.limits,
+            success=config.success_threshold,
+            change=self.curriculum or (lambda sampler: sampler),
+        )
         async with self._programs() as program:
             with training_progress(self.console, config.steps, "reinforcing") as on_step:
                 progress = await train(
@@ -214,7 +225,7 @@ class _Run:
                     model=model,
                     tokenizer=tokenizer,
                     environment=self.environment,
-                    task_at=task_at,
+                    task_at=curriculum,
                     resume=config.resume,
                     on_step=on_step,
                     transform_group=shuffle_rewards if config.control == "shuffled_rewards" else lambda group: group,

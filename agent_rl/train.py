@@ -26,6 +26,7 @@ from agent_rl.chat.codec import ChatCodec
 from agent_rl.control import serve_control
 from agent_rl.credit import get_estimator, get_shaping, mean_reward_within
 from agent_rl.credit.rows import row_groups, row_places, to_rows
+from agent_rl.curriculum import Curriculum, TaskSampler
 from agent_rl.errors import UserError
 from agent_rl.imitation import Imitated, imitated
 from agent_rl.learner.base import LearnerLost, PolicyLearner
@@ -37,7 +38,6 @@ from agent_rl.rollout.episode import EnvironmentFactory
 from agent_rl.rollout.manager import RolloutManager
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
-from agent_rl.seeding import stream
 from agent_rl.site import Cast, Players, Site, ThisProcess
 from agent_rl.store.checkpoint import LEARNER, MODEL, list_checkpoints, load_latest, save_checkpoint
 from agent_rl.store.disk import told_when_full
@@ -75,20 +75,6 @@ class StepReport:
     metrics: Mapping[str, float]
 
 
-TaskSampler = Callable[[int], Task]
-"""Which task the group of a given index plays; a pure function, so that any order of events gives the same tasks."""
-
-
-def shuffled_epochs(tasks: Sequence[Task], seed: int) -> TaskSampler:
-    """Each epoch visits every task once, in an order of its own."""
-
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> list[int]:
-        return stream(seed, "task order", epoch).permutation(len(tasks)).tolist()
-
-    return lambda index: tasks[order(index // len(tasks))[index % len(tasks)]]
-
-
 async def train(
     config: TrainConfig,
     *,
@@ -96,7 +82,7 @@ async def train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     environment: EnvironmentFactory,
-    task_at: TaskSampler,
+    task_at: TaskSampler | Curriculum,
     resume: bool = False,
     on_step: Callable[[StepReport], None] = lambda report: None,
     transform_group: Callable[[Group], Group] = lambda group: group,
@@ -106,10 +92,11 @@ async def train(
     """Train `model` in place and return how far it got: the engine serves it, the learner has a copy of its own.
 
     With `program`, agent programs act in the episodes, through a gateway (see `agent_rl.gateway`), instead of the
-    policy's own agent. `transform_group` sees each group before credit (shaping, controls); the journal keeps what
-    really happened. `site` is where the parts of the run are, by default this process. With `resume`, the run in
-    `run_dir` goes on from its last checkpoint; so it does when the site has another learner for one that is lost.
-    Raises `UserError` for bad options and when every episode of a batch fails.
+    policy's own agent. `task_at` may be a curriculum that follows results. `transform_group` sees each group before
+    credit (shaping, controls); the journal keeps what really happened. `site` is where the parts of the run are, by
+    default this process. With `resume`, the run in `run_dir` goes on from its last checkpoint; so it does when the site
+    has another learner for one that is lost. Raises `UserError` for bad options and when every episode of a batch
+    fails.
     """
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     shape = get_shaping(config.shaping, config.shaping_options)
@@ -119,14 +106,17 @@ async def train(
 
     cast = Cast(config, model, tokenizer, environment, program)
     imitate = imitated(config.imitation, codec, config.seed) if config.learner.imitation is not None else None
+    curriculum = task_at if isinstance(task_at, Curriculum) else Curriculum(task_at, config.group_size)
+    untaught = curriculum.state_dict()
     site = site or ThisProcess()
     left = site.learners
     with owned(run_dir), told_when_full(run_dir):
         while True:
             left -= 1
+            curriculum.load_state_dict(untaught)
             try:
-                async with _open_run(cast, run_dir, site, seen_by_credit, imitate, on_step, resume) as run:
-                    await run.go(task_at)
+                async with _open_run(cast, run_dir, site, curriculum, seen_by_credit, imitate, on_step, resume) as run:
+                    await run.go()
                     await anyio.to_thread.run_sync(run.bring_home, model)
                     return run.progress
             except* LearnerLost:
@@ -140,6 +130,7 @@ async def _open_run(
     cast: Cast,
     run_dir: Path,
     site: Site,
+    curriculum: Curriculum,
     seen_by_credit: Callable[[Group], Group],
     imitate: Imitated | None,
     on_step: Callable[[StepReport], None],
@@ -159,6 +150,7 @@ async def _open_run(
                 checkpoint, state = latest
                 await anyio.to_thread.run_sync(learner.load, checkpoint.path / LEARNER)
                 critic_state = state.get("critic")
+                curriculum.load_state_dict(state["curriculum"])
                 progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
             tracked = TrackedRun(run_dir, progress.step, config.model_dump(mode="json"))
             logger = extras.enter_context(MetricsLogger(tracked, config.trackers))
@@ -173,7 +165,7 @@ async def _open_run(
             async with site.players(cast, run_dir, control.turns) as players:
                 yield _Run(
                     *(cast, run_dir, learner, players, critic, journal, logger, on_step, seen_by_credit, progress),
-                    *(control, telemetry, imitate),
+                    *(control, telemetry, imitate, curriculum),
                 )
 
 
@@ -202,6 +194,7 @@ class _Run:
         control: RolloutControl,
         telemetry: OpenTelemetry | None,
         imitate: Imitated | None,
+        curriculum: Curriculum,
     ) -> None:
         self.progress = progress
         self._config = config = cast.config
@@ -220,28 +213,30 @@ class _Run:
         self._telemetry = telemetry
         self._mix = Mix()
         self._imitate = imitate
+        self._curriculum = curriculum
         self._trained_tokens = list[TrainedTokens]()  # of the step that is being recorded
 
-    async def go(self, task_at: TaskSampler) -> None:
+    async def go(self) -> None:
         """Train until the last step, or until an operator stops the run."""
-        config, start, control = self._config, self.progress, self._control
+        config, start, control, curriculum = self._config, self.progress, self._control, self._curriculum
         gate = StalenessGate(config.max_staleness, config.groups_per_batch)
         order = ConsumptionOrder(config.groups_per_batch, config.max_staleness, config.overtake)
         consumed = self._consumed_ahead()
+        curriculum.begin(gate.capacity)
         finished = self._journal.load_groups(start.next_group)
         for group in finished.values():
             self._mix.dispatch(group.task)
             self._mix.finish(group)
 
         def dispatch(index: int) -> Task:
-            task = task_at(index)
+            task = curriculum.task_at(index)
             self._mix.dispatch(task)
             return task
 
         manager = RolloutManager(
-            self._players.play,
+            curriculum.within_limits(self._players.play),
             dispatch,
-            group_size=config.group_size,
+            group_size=curriculum.group_size,
             gate=gate,
             order=order,
             seed=config.seed,
@@ -273,6 +268,7 @@ class _Run:
 
         def drop() -> None:
             order.drop()
+            self._curriculum.admit(1)
             gate.release()
 
         began = time.perf_counter()
@@ -289,6 +285,7 @@ class _Run:
             if self.progress.step >= config.steps or self._control.stopping:
                 break
             order.finish_batch()
+            self._curriculum.admit(batch.held)
             gate.release(batch.held)
             began = time.perf_counter()
 
@@ -336,6 +333,7 @@ class _Run:
             **{f"rollout/{name}": value for name, value in batch_metrics(batch, version).items()},
             **{f"mix/{name}": value for name, value in self._mix.metrics().items()},
             **self._players.metrics(),
+            **{f"curriculum/{name}": value for name, value in self._curriculum.metrics().items()},
             **learned,
             "time/rollout_wait_s": rollout_wait_s,
             "time/learn_s": learn_s,
@@ -353,7 +351,9 @@ class _Run:
         if critic is not None:
             values, report = critic.assess(groups, self.progress.step)
             metrics = {f"critic/{name}": value for name, value in report.items()}
-        rows = to_rows(groups, self._estimator(groups, values), self._config.aggregation)
+        advantages = self._estimator(groups, values)
+        self._curriculum.observe(batch.groups, dict(zip([g.index for g in groups], advantages, strict=True)))
+        rows = to_rows(groups, advantages, self._config.aggregation)
         if critic is not None and values is not None:
             rows = critic.prepare_rows(rows, groups, values)
         if rows and (critic is None or self.progress.step >= critic.alone_steps):
@@ -380,7 +380,7 @@ class _Run:
 
     def _state(self) -> dict[str, Any]:
         """What a checkpoint holds beside the journal's position and what `_export` writes. Live tensors."""
-        state: dict[str, Any] = {"sampled_tokens": self.progress.sampled_tokens}
+        state = {"sampled_tokens": self.progress.sampled_tokens, "curriculum": self._curriculum.state_dict()}
         return state if self._critic is None else {**state, "critic": self._critic.state_dict()}
 
     def _export(self, folder: Path) -> None:

@@ -33,12 +33,13 @@ from rich.table import Table
 from agent_rl.chat.codec import ChatCodec
 from agent_rl.cli import load_recipe
 from agent_rl.config import load_config
+from agent_rl.curriculum import shuffled_epochs
 from agent_rl.engine.local import LocalEngine
 from agent_rl.evaluate.harness import evaluate
 from agent_rl.evaluate.statistics import Estimate
 from agent_rl.learner.policy import load_policy
 from agent_rl.rollout.agent import PolicyAgent
-from agent_rl.train import shuffled_epochs, train
+from agent_rl.train import train
 from agent_rl.types import Message, SamplingParams, Task, ToolCall
 from agent_rl_envs.sql_lookup import SqlLookup, SqlLookupConfig
 

@@ -26,10 +26,11 @@ from safetensors.numpy import load
 
 from agent_rl.cli import load_recipe
 from agent_rl.config import load_config
+from agent_rl.curriculum import shuffled_epochs
 from agent_rl.engine.delta.coding import apply, encode
 from agent_rl.engine.delta.encoder import Encoder
 from agent_rl.learner.policy import load_policy
-from agent_rl.train import shuffled_epochs, train
+from agent_rl.train import train
 from agent_rl_envs.sql_lookup import SqlLookup, SqlLookupConfig
 
 LARGE_MODELS = 1e-6  # learning rate

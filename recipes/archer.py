@@ -29,6 +29,7 @@ from rich.table import Table
 
 from agent_rl.cli import run_recipe
 from agent_rl.config import Config as BaseConfig
+from agent_rl.curriculum import shuffled_epochs
 from agent_rl.environment import EnvironmentSpec
 from agent_rl.evaluate.comparison import Curve, Samples, draw_curves, read_curve, samples_to
 from agent_rl.learner.config import LearnerConfig
@@ -38,7 +39,7 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.starting_policy import START, Imitation, starting_policy
 from agent_rl.store.metrics import JSONL
 from agent_rl.store.run_folder import open_run
-from agent_rl.train import shuffled_epochs, train
+from agent_rl.train import train
 from agent_rl.train_config import TrainConfig
 from agent_rl.types import JSON, Message
 from agent_rl.warm_start import WarmStartConfig

@@ -22,12 +22,13 @@ from pydantic import Field
 
 from agent_rl import recipe
 from agent_rl.cli import run_recipe
+from agent_rl.curriculum.schedules import linear
 from agent_rl.environment import EnvironmentSpec
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.warm_start import WarmStartConfig
 from agent_rl_envs.browser import BrowserEnvConfig, BrowserEnvironment, MiniwobConfig, SitesConfig
-from agent_rl_envs.browser.curriculum import linear, more_actions
+from agent_rl_envs.browser.curriculum import more_actions
 from agent_rl_envs.browser.miniwob.pages import typed_names
 from agent_rl_tools.browser import BrowserConfig, ViewConfig
 

@@ -29,6 +29,7 @@ from agent_rl.engine.replicas import Replicas
 from agent_rl.errors import ProviderFailure, UserError
 from agent_rl.learner.base import PolicyLearner
 from agent_rl.rollout.control import Gate
+from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.types import Task, Trajectory
 
 
@@ -103,8 +104,13 @@ class ClusterPlayers:
             finally:
                 await self._stop(tasks)
 
-    async def play(self, task: Task, *, group_index: int, member: int, seed: int) -> Trajectory:
-        """See `PlayEpisode`. The episodes of a group stay together, as long as their worker is there."""
+    async def play(
+        self, task: Task, *, group_index: int, member: int, seed: int, limits: RolloutLimits | None = None
+    ) -> Trajectory:
+        """See `PlayEpisode`. The episodes of a group stay together, as long as their worker is there.
+
+        `limits` are those of the run, if not given.
+        """
         group = str(group_index)
         self._playing[group] = self._playing.get(group, 0) + 1
         try:
@@ -113,7 +119,7 @@ class ClusterPlayers:
                 actor = part.actor
                 assert actor is not None
                 try:
-                    return await answer(actor.play.remote(task, group_index, member, seed))
+                    return await answer(actor.play.remote(task, group_index, member, seed, limits))
                 except Lost:
                     self._lose(part, actor)
         finally:

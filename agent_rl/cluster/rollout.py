@@ -15,8 +15,8 @@ from agent_rl.cluster.inference import ReplicatedEngine
 from agent_rl.cluster.serving import Serving
 from agent_rl.engine.base import Engine
 from agent_rl.rollout.control import Gate
-from agent_rl.rollout.group import PlayEpisode
-from agent_rl.site import ENGINE_MODEL, Cast, engine_of, lasting, open_play
+from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.site import ENGINE_MODEL, Cast, Play, engine_of, lasting, open_play
 from agent_rl.tool.services import ToolServices, lend, siblings_of, tool_services
 from agent_rl.types import Task, Trajectory
 
@@ -38,7 +38,7 @@ class RolloutWorker(Serving):
         self._turns = Gate()
         self._playing = 0
         self._left = anyio.Event()
-        self._play: PlayEpisode
+        self._play: Play
         self._lent: ToolServices
 
     @asynccontextmanager
@@ -57,13 +57,16 @@ class RolloutWorker(Serving):
                         self._left = anyio.Event()
                         await self._left.wait()
 
-    async def play(self, task: Task, group_index: int, member: int, seed: int) -> Trajectory:
+    async def play(
+        self, task: Task, group_index: int, member: int, seed: int, limits: RolloutLimits | None
+    ) -> Trajectory:
         """See `PlayEpisode`. Siblings have equal seeds."""
+        within = limits or self._cast.config.limits
         self._playing += 1
         try:
             async with self._slots:
                 with lend(self._lent), siblings_of((task.environment, task.id, seed)):
-                    return await self._play(task, group_index=group_index, member=member, seed=seed)
+                    return await self._play(task, group_index=group_index, member=member, seed=seed, limits=within)
         finally:
             self._playing -= 1
             self._left.set()

@@ -27,7 +27,7 @@ class RolloutManager:
     Groups are started in order as `gate` admits them, run concurrently (as many episodes at a time as `control` says,
     the earliest first) and are handed out by `groups()` as `order` says: by default in logical order, whatever
     finishes first, so that batches are the same for any concurrency. The consumer calls `gate.release` for every group
-    that it has trained on or dropped.
+    that it has trained on or dropped. `group_size` may differ from group to group.
 
     `on_group` is awaited when a group finishes, before it is handed out, so that it can be made durable; `finished`
     are groups that already are, which are handed out as they are instead of run again. `start_index` and `stop_index`
@@ -43,7 +43,7 @@ class RolloutManager:
         play: PlayEpisode,
         task_at: Callable[[int], Task],
         *,
-        group_size: int,
+        group_size: int | Callable[[int], int],
         gate: StalenessGate,
         seed: int,
         control: RolloutControl,
@@ -58,7 +58,7 @@ class RolloutManager:
     ) -> None:
         self._play = play
         self._task_at = task_at
-        self._group_size = group_size
+        self._group_size: Callable[[int], int] = group_size if callable(group_size) else lambda _: group_size
         self._gate = gate
         self._seed = seed
         self._control = control
@@ -133,7 +133,7 @@ class RolloutManager:
             self._play_in_slot,
             self._task_at(index),
             index=index,
-            group_size=self._group_size,
+            group_size=self._group_size(index),
             seed=derive_seed(self._seed, index),
             max_attempts=self._max_attempts,
             retry_delay_s=self._retry_delay_s,

@@ -32,6 +32,7 @@ import torch
 from sqlalchemy import func, select
 from train_parity import parity_config, train_parity
 
+from agent_rl.curriculum.config import CurriculumConfig
 from agent_rl.errors import UserError
 from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.evaluate.harness import run as run_evaluation
@@ -52,6 +53,7 @@ TRAINING = parity_config(
     deterministic=False,
     limits=RolloutLimits(max_turns=3, max_response_tokens=4, max_context_tokens=96),
 )
+CURRICULUM = CurriculumConfig(kind="sec", sizes="gvm", first_turns=1, growth_steps=3)
 EVALUATION = EvalConfig(environment="guess_number", agent="random", split="train", tasks=40, concurrency=2)
 
 
@@ -59,7 +61,7 @@ EVALUATION = EvalConfig(environment="guess_number", agent="random", split="train
 
 
 def train(run_dir: Path) -> None:
-    _, model = anyio.run(functools.partial(train_parity, run_dir, TRAINING, resume=True))
+    _, model = anyio.run(functools.partial(train_parity, run_dir, TRAINING, curriculum=CURRICULUM, resume=True))
     weights = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in model.parameters()))
     (run_dir / "weights").write_text(weights.hexdigest())
 
@@ -78,7 +80,13 @@ def what_happened(run_dir: Path) -> dict[str, Any]:
     found["groups"] = {
         index: _digest(
             [
-                (e.member, e.seed, str(e.stop_reason), [(t.action.content, t.reward, t.start, t.end) for t in e.turns])
+                (
+                    e.task.id,
+                    e.member,
+                    e.seed,
+                    str(e.stop_reason),
+                    [(t.action.content, t.reward, t.start, t.end) for t in e.turns],
+                )
                 for e in group.trajectories
             ],
             *(row for e in group.trajectories for s in e.segments for row in _rows(s)),

@@ -15,12 +15,13 @@ from typing import Any
 import anyio
 import torch
 
+from agent_rl.curriculum.config import CurriculumConfig
 from agent_rl.environment import Environment
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.journal import Journal
 from agent_rl.testing.tiny import make_model, make_tokenizer
-from agent_rl.train import Progress, shuffled_epochs, train
+from agent_rl.train import Progress, train
 from agent_rl.train_config import TrainConfig
 from agent_rl.types import Message, Step, Task
 
@@ -30,7 +31,7 @@ class Parity(Environment):
 
     @classmethod
     def tasks(cls, split: str, count: int, seed: int = 0) -> list[Task]:
-        return [Task(f"parity-{i}", (Message("user", f"say {i}"),)) for i in range(count)]
+        return [Task(f"parity-{i}", (Message("user", f"say {i}"),), tags=(f"kind:{i % 2}",)) for i in range(count)]
 
     async def reset(self, task: Task, seed: int) -> tuple[Message, ...]:
         self._turns = 0
@@ -55,7 +56,9 @@ def parity_config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**values, **changes})
 
 
-async def train_parity(run_dir: Path, config: TrainConfig, **options: Any) -> tuple[Progress, torch.nn.Module]:
+async def train_parity(
+    run_dir: Path, config: TrainConfig, *, curriculum: CurriculumConfig | None = None, **options: Any
+) -> tuple[Progress, torch.nn.Module]:
     torch.set_num_threads(1)
     tokenizer = make_tokenizer(["say again 0123456789"], vocab_size=300)
     model = make_model(tokenizer, hidden_size=32, layers=1, heads=1, max_context=96)
@@ -68,7 +71,15 @@ async def train_parity(run_dir: Path, config: TrainConfig, **options: Any) -> tu
         model=model,
         tokenizer=tokenizer,
         environment=lambda task: Parity(),
-        task_at=shuffled_epochs(Parity.tasks("train", 5), config.seed),
+        task_at=(curriculum or CurriculumConfig()).open(
+            Parity.tasks("train", 5),
+            seed=config.seed,
+            group_size=config.group_size,
+            least=2,
+            limits=config.limits,
+            success=1.0,
+            change=lambda sampler: sampler,
+        ),
         **options,
     )
     return progress, model

@@ -41,8 +41,12 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
 def test_the_run_folder_is_a_model_to_evaluate_and_to_train_on(finished: Path, tmp_path: Path, capsys: Any) -> None:
     assert main(["eval", "sql_lookup", "--model", str(finished), "-n", "4", "-r", "2"]) == 0
     assert "pass@2" in capsys.readouterr().out
-    report = train(tmp_path / "more", "--model", str(finished / "start"))
+    curriculum = ("--curriculum.kind", "sec", "--curriculum.first-turns", "2", "--curriculum.growth-steps", "1")
+    report = train(tmp_path / "more", "--model", str(finished / "start"), *curriculum)
     assert report["steps"] == 2
+    first, _ = map(json.loads, (tmp_path / "more" / "metrics.jsonl").read_text().splitlines())
+    assert {"curriculum/weight/one_query", "curriculum/share/one_query", "curriculum/max_turns"} <= first.keys()
+    assert first["rollout/turns"] <= 2
 
 
 @pytest.mark.slow

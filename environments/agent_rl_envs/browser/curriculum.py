@@ -6,29 +6,11 @@ Both change entries of `Task.data` that the environment reads; wherever a sample
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
 
+from agent_rl.curriculum import TaskSampler
+from agent_rl.curriculum.schedules import Schedule
 from agent_rl.types import Task
-
-TaskSampler: TypeAlias = Callable[[int], Task]
-"""The task of the group of an index, as in `agent_rl.train`."""
-
-Schedule: TypeAlias = Callable[[int], float]
-"""A value for the group of an index."""
-
-
-def linear(first: float, last: float, groups: int) -> Schedule:
-    """From `first` to `last` over so many groups, and `last` from then on."""
-    return lambda index: first + (last - first) * min(1.0, index / groups)
-
-
-def multiplicative(first: float, last: float, groups: int) -> Schedule:
-    """`first` times 1, 2, 3, ... at even intervals, `last` at most and after `groups` groups: the schedule of TTI
-    (arXiv:2506.07976, section 5.1: h = clip(h_min * i, h_min, h_max))."""
-    stages = max(1, -(-last // first))
-    return lambda index: min(last, first * (1 + int(index * (stages - 1) / groups))) if index < groups else last
 
 
 def more_actions(task_at: TaskSampler, horizon: Schedule) -> TaskSampler:

@@ -111,7 +111,8 @@ from pydantic import Field
 from agent_rl import config
 from agent_rl.testing.environments import GuessNumber
 from agent_rl.testing.tiny import make_model, make_tokenizer
-from agent_rl.train import train, shuffled_epochs
+from agent_rl.curriculum import shuffled_epochs
+from agent_rl.train import train
 from agent_rl.train_config import TrainConfig
 
 

@@ -67,14 +67,12 @@ def test_concurrency_is_limited_as_in_training() -> None:
     assert found.step_s == pytest.approx(2 * ROLLOUT_S + 8.0)
 
 
-def test_a_long_tail_costs_less_with_staleness_and_overtaking() -> None:
-    episodes = [Episode(0.0, ((100, 0.1),), 100)] * 31 + [Episode(0.0, ((100, 60.0),), 100)]
+def test_a_long_tail_costs_less_with_staleness() -> None:
+    """One in 64 episodes takes long: without staleness, about every second batch waits for one."""
+    episodes = [Episode(0.0, ((100, 0.1),), 100)] * 63 + [Episode(0.0, ((100, 60.0),), 100)]
     quick = machine(learner_tokens_per_s=1e5)
-    steps = [
-        simulate(episodes, quick, schedule(steps=80, **options)).step_s
-        for options in ({}, {"max_staleness": 2}, {"max_staleness": 2, "overtake": 8})
-    ]
-    assert steps[0] > steps[1] > steps[2]
+    steps = [simulate(episodes, quick, schedule(steps=80, max_staleness=lag)).step_s for lag in (0, 1, 2)]
+    assert steps[0] > 1.2 * steps[1] > 1.2 * steps[2]
 
 
 def test_the_same_seed_predicts_the_same() -> None:

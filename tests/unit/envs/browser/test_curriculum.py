@@ -1,7 +1,8 @@
 import pytest
 
 from agent_rl import Message, Task
-from agent_rl_envs.browser.curriculum import linear, more_actions, multiplicative, sub_instructions
+from agent_rl.curriculum.schedules import linear, multiplicative
+from agent_rl_envs.browser.curriculum import more_actions, sub_instructions
 
 TASK = Task("t", (Message("user", "x"),), {"page": "p"})
 

@@ -30,6 +30,7 @@ from agent_rl.credit import get_estimator, get_shaping, mean_reward_within
 from agent_rl.credit.rows import row_groups, row_places, to_rows
 from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import open_engine
+from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import ConfigError, UserError
 from agent_rl.imitation import Imitated, imitated
 from agent_rl.learner.frozen_policy import load_teacher
@@ -138,7 +139,13 @@ async def train(
         extras.enter_context(owned(run_dir))
         extras.enter_context(told_when_full(run_dir))
         journal = extras.enter_context(
-            create_journal(run_dir, store=config.store, config=config, timeout_s=config.store_timeout_s)
+            create_journal(
+                run_dir,
+                store=config.store,
+                config=config,
+                environment=environment if isinstance(environment, EnvironmentSpec) else None,
+                timeout_s=config.store_timeout_s,
+            )
         )
         if resume and (latest := load_latest(run_dir)) is not None:
             checkpoint, state = latest

@@ -236,7 +236,7 @@ class Turn:
 class Trajectory:
     """One episode as data. `reward` is the sum over turns; `failure` is set when it must not count at all.
 
-    `began_at` is in Unix seconds.
+    `began_at` is in Unix seconds. `tools` are the definitions that the model was shown, OpenAI function dictionaries.
     """
 
     task: Task
@@ -253,6 +253,7 @@ class Trajectory:
     duration_s: float = 0.0
     attempts: int = 1
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    tools: tuple[JSON, ...] = ()
 
     @property
     def reward(self) -> float:

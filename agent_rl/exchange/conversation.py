@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from agent_rl.chat.wire import Wire, message_from_wire, message_to_wire
 from agent_rl.errors import UserError
 from agent_rl.types import (
+    JSON,
     Failure,
     FinishReason,
     Group,
@@ -46,6 +47,7 @@ class Described(NamedTuple):
     seed: int = 0
     metrics: Mapping[str, float] = {}
     prompt_messages: int | None = None
+    tools: tuple[JSON, ...] = ()
 
 
 def prompt_of(episode: Trajectory) -> list[Wire]:
@@ -133,6 +135,7 @@ def trajectory_of(messages: Sequence[object], described: Described) -> Trajector
         stop_reason=described.stop_reason,
         failure=described.failure,
         metrics=dict(described.metrics),
+        tools=described.tools,
     )
 
 
@@ -147,6 +150,13 @@ def _rounds(messages: Sequence[Message]) -> list[list[Message]]:
         else:
             raise RowError(f"the first message after the prompt is of the {message.role}, not of the assistant")
     return rounds
+
+
+def tools_from_row(tools: object) -> tuple[JSON, ...]:
+    """Definitions as OpenAI has them; none for null. Raises `RowError`."""
+    if not isinstance(tools, list | None) or not all(isinstance(tool, dict) for tool in tools or ()):
+        raise RowError("tools must be a list of definitions")
+    return tuple(cast("list[JSON]", tools or []))
 
 
 def failure_to_row(failure: Failure | None) -> Row | None:

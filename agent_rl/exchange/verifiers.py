@@ -1,7 +1,7 @@
 """Rows as verifiers 0.1 to 0.3 saves the results of an evaluation: `results.jsonl`, one rollout a line.
 
     example_id, prompt, completion, answer, info, reward, metrics, is_completed, is_truncated, stop_condition, error,
-    timing
+    timing, tool_defs
 
 Source: `state_to_output` in its `utils/save_utils.py`. Tool calls are JSON texts, an empty `answer` or `info` is left
 out, `error` is null or says kind and message, times are Unix seconds. The first of these versions wrote a `task`, calls
@@ -29,10 +29,11 @@ from agent_rl.exchange.conversation import (
     failure_to_row,
     grouped,
     prompt_of,
+    tools_from_row,
     trajectory_of,
 )
 from agent_rl.store.records import task_from_json, task_to_json
-from agent_rl.types import Failure, Group, Owner, StopReason, Task, Trajectory
+from agent_rl.types import JSON, Failure, Group, Owner, StopReason, Task, Trajectory
 
 
 def to_rows(group: Group) -> Iterator[Row]:
@@ -55,6 +56,7 @@ def to_rows(group: Group) -> Iterator[Row]:
             "stop_condition": str(episode.stop_reason),
             "error": None if episode.failure is None else _error(episode.failure),
             "timing": _timing(episode),
+            **({"tool_defs": [tool["function"] for tool in episode.tools]} if episode.tools else {}),
         }
 
 
@@ -125,8 +127,14 @@ def _episode(row: Row, member: int) -> Trajectory:
         info.get("seed", 0),
         {name: float(value) for name, value in (row.get("metrics") or {}).items()},
         len(prompt),
+        tuple(map(_definition, tools_from_row(row.get("tool_defs")))),
     )
     return trajectory_of([*prompt, *completion], described)
+
+
+def _definition(tool: JSON) -> JSON:
+    """As OpenAI has it; verifiers writes null where a tool says nothing of `strict`."""
+    return {"type": "function", "function": {name: value for name, value in tool.items() if value is not None}}
 
 
 def _messages(row: Row, name: str) -> list[object]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, and_, insert, select, update
 from sqlalchemy.engine import URL
 
 from agent_rl.config import Config
+from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import ConfigError, UserError
+from agent_rl.registry import environment_to_json
 from agent_rl.store import schema
 from agent_rl.store.database import Database
 from agent_rl.store.identity import Identity, read_identity, write_identity
@@ -46,12 +49,17 @@ def open_journal(run_dir: Path, *, store: str = "", timeout_s: float = TIMEOUT_S
 
 
 def create_journal(
-    run_dir: Path, *, store: str = "", config: Config | None = None, timeout_s: float = TIMEOUT_S
+    run_dir: Path,
+    *,
+    store: str = "",
+    config: Config | None = None,
+    environment: EnvironmentSpec | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Journal:
     """The journal for the process that owns the folder (`lock.owned`): a new one, or the one that is there.
 
-    `config` is kept with a new run. Raises `UserError` when the run is in another store, when another process uses it,
-    and when its store cannot be used.
+    `config` and `environment` are kept with a new run. Raises `UserError` when the run is in another store, when another
+    process uses it, and when its store cannot be used.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     url, known = StoreUrl(store), read_identity(run_dir)
@@ -71,11 +79,14 @@ def create_journal(
         "name": run_dir.resolve().name,
         "created_at": time.time(),
         "config": "{}" if config is None else config.model_dump_json(),
+        "environment": json.dumps(environment_to_json(environment)) if environment else None,
     }
 
     def work(connection: Connection) -> int:
         prepare(connection, database.name)
         if (key := _find_run(connection, identity)) is not None:
+            unknown = and_(schema.runs.c.key == key, schema.runs.c.environment.is_(None))
+            connection.execute(update(schema.runs).where(unknown).values(environment=row["environment"]))
             return key
         return connection.execute(insert(schema.runs).returning(schema.runs.c.key), row).scalar_one()
 

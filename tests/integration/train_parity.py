@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import torch
 
-from agent_rl.environment import Environment
+from agent_rl.environment import Environment, EnvironmentSpec
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.journal import Journal
@@ -55,7 +55,9 @@ def parity_config(**changes: Any) -> TrainConfig:
     return TrainConfig(**{**values, **changes})
 
 
-async def train_parity(run_dir: Path, config: TrainConfig, **options: Any) -> tuple[Progress, torch.nn.Module]:
+async def train_parity(
+    run_dir: Path, config: TrainConfig, environment: EnvironmentSpec | None = None, **options: Any
+) -> tuple[Progress, torch.nn.Module]:
     torch.set_num_threads(1)
     tokenizer = make_tokenizer(["say again 0123456789"], vocab_size=300)
     model = make_model(tokenizer, hidden_size=32, layers=1, heads=1, max_context=96)
@@ -67,8 +69,8 @@ async def train_parity(run_dir: Path, config: TrainConfig, **options: Any) -> tu
         run_dir=run_dir,
         model=model,
         tokenizer=tokenizer,
-        environment=lambda task: Parity(),
-        task_at=shuffled_epochs(Parity.tasks("train", 5), config.seed),
+        environment=environment or (lambda task: Parity()),
+        task_at=shuffled_epochs((environment or Parity).tasks("train", 5), config.seed),
         **options,
     )
     return progress, model

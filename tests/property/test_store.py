@@ -102,6 +102,7 @@ def groups(draw: st.DrawFn) -> Group:
         duration_s=SECONDS,
         attempts=st.integers(1, 9),
         metrics=st.dictionaries(TEXT, FLOATS, max_size=2),
+        tools=st.lists(JSON_OBJECTS, max_size=2).map(tuple),
     )
     members = draw(st.lists(trajectory, max_size=2))
     return Group(index, task, tuple(dataclasses.replace(t, member=i) for i, t in enumerate(members)))

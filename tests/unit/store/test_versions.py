@@ -7,19 +7,23 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, select, text
 
+from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import UserError
 from agent_rl.store import records, schema
 from agent_rl.store.database import begin_sqlite
 from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.store.versions import MIGRATIONS, upgrade
+from agent_rl.testing.environments import GuessNumber, GuessNumberConfig
 from tests.property.test_store import exact
 
 FIRST_TABLES = """
@@ -41,6 +45,7 @@ CREATE TABLE consumed (group_index INTEGER NOT NULL, step INTEGER NOT NULL, posi
 INSERT INTO store VALUES (1);
 """
 """What the first version wrote, by `.schema` of sqlite3."""
+TOOLS = ({"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}},)
 SUMMARY = "?, ?, 0.1, 'terminated', NULL, NULL, 2, 4, 2, 128, 64, 1, 0.25, 0, 1, 0.5, ?, ?"
 
 
@@ -83,6 +88,36 @@ def test_a_journal_of_the_first_version_opens_with_all_that_it_held(tmp_path, ma
         assert list(again.load_groups()) == [0, 1, 3, 7]
 
 
+def test_a_store_of_the_second_version_opens_with_all_that_it_held(tmp_path, store, make_group):
+    """It knew neither tools nor environments."""
+    groups = {index: make_group(index) for index in (0, 1)}
+    with create_journal(tmp_path, store=store) as journal:
+        for group in groups.values():
+            journal.append_group(group)
+        journal.mark_consumed(1, [1])
+        journal._database.transact(_to_second_version)
+    with open_journal(tmp_path) as old:
+        assert exact(old.load_groups()) == exact(groups)
+        assert (old.consumed(), old.environment()) == ([(1, (1,))], None)
+    with create_journal(tmp_path, environment=EnvironmentSpec(GuessNumber, GuessNumberConfig(high=7))) as again:
+        again.append_group(replace(make_group(7), trajectories=(replace(make_group(7).trajectories[0], tools=TOOLS),)))
+        assert again.load_groups(7)[7].trajectories[0].tools == TOOLS
+        assert again.environment()["options"] == {"high": 7}, "known from now on"
+    with open_journal(tmp_path) as journal:
+        version = journal.rows(text("SELECT version_num FROM alembic_version"))
+        assert version == [(schema.VERSION,)]
+
+
+def _to_second_version(connection) -> None:
+    operations = Operations(MigrationContext.configure(connection))
+    with operations.batch_alter_table("records") as records_table:
+        records_table.drop_constraint("records_of_tool_sets", type_="foreignkey")
+        records_table.drop_column("tools")
+    operations.drop_table("tool_sets")
+    operations.drop_column("runs", "environment")
+    connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+
+
 def test_a_kill_while_a_file_is_upgraded_leaves_the_old_one_or_the_new_one(tmp_path, make_group):
     groups = {index: make_group(index, members=8) for index in range(30)}
     path = tmp_path / "store.db"
@@ -121,7 +156,7 @@ def test_a_later_version_is_refused_and_stays_as_it_is(tmp_path, store):
         )
     for opening in (open_journal, create_journal):
         with pytest.raises(
-            UserError, match=r"has schema version 0099, and this agent-rl knows up to 0002: use a later"
+            UserError, match=r"has schema version 0099, and this agent-rl knows up to 0003: use a later"
         ):
             opening(tmp_path)
 

@@ -58,8 +58,8 @@ def create_journal(
 ) -> Journal:
     """The journal for the process that owns the folder (`lock.owned`): a new one, or the one that is there.
 
-    `config` and `environment` are kept with a new run. Raises `UserError` when the run is in another store, when another
-    process uses it, and when its store cannot be used.
+    `config` and `environment` are kept with a new run. Raises `UserError` when the run is in another store, when
+    another process uses it, and when its store cannot be used.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     url, known = StoreUrl(store), read_identity(run_dir)

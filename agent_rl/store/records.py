@@ -34,6 +34,8 @@ from agent_rl.types import (
 T = TypeVar("T")
 Record: TypeAlias = dict[str, Any]
 
+_UNKNOWN = Failure("not_recorded", Owner.FRAMEWORK, "", "Earlier versions only counted failed attempts.")
+
 
 def checksum(task: str, record: str, token_rows: bytes, tools: str = "") -> int:
     """CRC-32 of what an episode is made of, to notice damage; 32 bits, unsigned."""
@@ -83,6 +85,7 @@ def trajectory_from_json(
 ) -> Trajectory:
     """Inverse of `trajectory_to_json`, given back what is stored elsewhere."""
     data: Record = json.loads(text)
+    earlier = data.pop("earlier_failures", None) or [_fields(_UNKNOWN)] * (data.pop("attempts", 1) - 1)
     return _build(
         Trajectory,
         data,
@@ -92,7 +95,8 @@ def trajectory_from_json(
         prompt=_messages(data["prompt"]),
         turns=tuple(map(_turn, data["turns"])),
         stop_reason=StopReason(data["stop_reason"]),
-        failure=_failure(data["failure"]),
+        failure=None if data["failure"] is None else _failure(data["failure"]),
+        earlier_failures=tuple(map(_failure, earlier)),
     )
 
 
@@ -156,8 +160,8 @@ def _tool_result(data: Record) -> ToolResult:
     return _build(ToolResult, data, call=ToolCall(**data["call"]))
 
 
-def _failure(data: Record | None) -> Failure | None:
-    return None if data is None else _build(Failure, data, owner=Owner(data["owner"]))
+def _failure(data: Record) -> Failure:
+    return _build(Failure, data, owner=Owner(data["owner"]))
 
 
 def _turn(data: Record) -> Turn:

@@ -179,7 +179,7 @@ failures = Table(
     _run(),
     _key("group_index"),
     _key("member"),
-    Column("attempt", Integer, primary_key=True, autoincrement=False, doc="from 1; the trajectory keeps the last"),
+    Column("attempt", Integer, primary_key=True, autoincrement=False, doc="from 1"),
     Column("owner", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("stage", String, nullable=False),

@@ -122,9 +122,9 @@ def _tool_calls(trajectory: Trajectory) -> Iterator[Row]:
 
 
 def _failures(trajectory: Trajectory) -> Iterator[Row]:
-    if (failure := trajectory.failure) is not None:
+    for attempt, failure in enumerate(trajectory.failures, 1):
         yield {
-            "attempt": trajectory.attempts,
+            "attempt": attempt,
             "owner": str(failure.owner),
             "kind": _column(failure.kind),
             "stage": _column(failure.stage),

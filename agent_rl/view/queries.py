@@ -24,6 +24,7 @@ LONGEST_PAGE = 1000
 TAGGED_GROUPS = 2000  # the groups whose tags are offered as filters
 MOST_PARTNERS = 64
 MOST_CHOICES = 100
+_SUMMARY = ("group", "reward", "outcome", "tokens", "sampled_tokens", "attempts", "step")
 
 _groups, _episodes, _records, _consumed = schema.groups.c, schema.trajectories.c, schema.records.c, schema.consumed.c
 
@@ -237,7 +238,7 @@ def episode(journal: Journal, group: int, member: int, threshold: float) -> dict
     rows = [dict(row._mapping) for row in journal.rows(siblings.order_by(_episodes.member))]
     own = next(row for row in rows if row["member"] == member)
     names = ("member", "reward", "outcome", "stop_reason", "failure_owner", "turns")
-    summary = {name: own[name] for name in ("group", "reward", "outcome", "tokens", "sampled_tokens", "step")}
+    summary = {name: own[name] for name in _SUMMARY}
     del record["group_index"], task["prompt"]
     return record | summary | {"task": task, "siblings": [{name: row[name] for name in names} for row in rows]}
 

@@ -23,7 +23,7 @@ from agent_rl.store import schema
 from agent_rl.store.lock import owned
 from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.testing.episodes import Played, make_trajectory
-from agent_rl.types import FinishReason, Group, Message, Task, ToolCall, ToolResult, Trajectory, Turn
+from agent_rl.types import Failure, FinishReason, Group, Message, Owner, Task, ToolCall, ToolResult, Trajectory, Turn
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 
@@ -84,7 +84,8 @@ def hostile(task: Task, group: int, member: int, texts: Sequence[str]) -> Trajec
     )
     metrics = {ATTACKS[0]: 1.0}
     place = {"task": task, "group_index": group, "member": member, "prompt": task.prompt}
-    return replace(played, turns=turns, metrics=metrics, **place)
+    earlier = (Failure("crash", Owner.SANDBOX, texts[0][:99], texts[0][:999]),)
+    return replace(played, turns=turns, metrics=metrics, earlier_failures=earlier, **place)
 
 
 def hostile_turn(index: int, text: str) -> Turn:
@@ -459,6 +460,11 @@ def test_a_hostile_address_is_only_an_unknown_page(viewer):
         viewer.page.locator("#page [role=alert]").wait_for()
         assert viewer.page.locator("#page img").count() == 0
     viewer.said[:] = [line for line in viewer.said if "404" not in line and "400" not in line]
+
+
+def test_failures_of_earlier_attempts_are_told(viewer):
+    viewer.open("r/hostile/e/0/0")
+    assert "Attempt 1: sandbox" in " ".join(viewer.page.inner_text(".columns").split())
 
 
 def test_five_megabytes_are_cut_and_shown_when_asked_for(viewer):

@@ -100,7 +100,7 @@ def groups(draw: st.DrawFn) -> Group:
         failure=st.none() | FAILURES,
         setup_s=SECONDS,
         duration_s=SECONDS,
-        attempts=st.integers(1, 9),
+        earlier_failures=st.lists(FAILURES, max_size=2).map(tuple),
         metrics=st.dictionaries(TEXT, FLOATS, max_size=2),
         tools=st.lists(JSON_OBJECTS, max_size=2).map(tuple),
     )

@@ -57,6 +57,7 @@ ANSWER = st.builds(Message, st.just("user"), TEXT) | st.builds(
     Message, st.just("tool"), TEXT, st.just(()), st.sampled_from(["a", "z"])
 )
 TOOLS = st.lists(st.builds(lambda *said: definition(*said), TEXT, DATA), max_size=2).map(tuple)
+FAILURE = st.builds(Failure, TEXT, st.sampled_from(Owner), TEXT, TEXT, TEXT, st.booleans())
 RESULT = st.builds(ToolResult, CALL, TEXT, st.none() | TEXT, NUMBER)
 KEY = st.recursive(st.none() | st.integers() | TEXT | st.binary(max_size=3), lambda k: st.tuples(k, k), max_leaves=3)
 
@@ -91,7 +92,7 @@ def groups(draw: st.DrawFn) -> Group:
 def episodes(draw: st.DrawFn, task: Task, index: int, member: int) -> Trajectory:
     parts = tuple(draw(st.lists(segments(), max_size=2)))
     turns = tuple(draw(turn(number, parts)) for number in range(draw(st.integers(0, 3))))
-    failure = draw(st.none() | st.builds(Failure, TEXT, st.sampled_from(Owner), TEXT, TEXT, TEXT, st.booleans()))
+    failure = draw(st.none() | FAILURE)
     return Trajectory(
         task=task,
         group_index=index,
@@ -105,7 +106,7 @@ def episodes(draw: st.DrawFn, task: Task, index: int, member: int) -> Trajectory
         began_at=draw(st.sampled_from([0.0, 1.7e9])),
         setup_s=draw(NUMBER),
         duration_s=1.5,
-        attempts=draw(st.integers(1, 3)),
+        earlier_failures=tuple(draw(st.lists(FAILURE, max_size=2))),
         metrics=draw(NUMBERS),
         tools=draw(TOOLS),
     )
@@ -155,11 +156,18 @@ def everything() -> Group:
     )
     won = Trajectory(
         task, 2**40, 0, 2**62, task.prompt, (segment,), (first, inside, last), StopReason.TERMINATED, None, 1.7e9, 0.5,
-        1.5, 2, {"m": 1.0}, (definition("run", {"type": "object", "properties": {"x": {}}}),),
+        1.5, (), {"m": 1.0}, (definition("run", {"type": "object", "properties": {"x": {}}}),),
     )  # fmt: skip
     failure = Failure("crash", Owner.PROVIDER, "step", "gone", "Traceback", True)
     return Group(
-        2**40, task, (won, dataclasses.replace(won, member=1, stop_reason=StopReason.FAILURE, failure=failure))
+        2**40,
+        task,
+        (
+            won,
+            dataclasses.replace(
+                won, member=1, stop_reason=StopReason.FAILURE, failure=failure, earlier_failures=(failure,)
+            ),
+        ),
     )
 
 
@@ -188,7 +196,7 @@ def test_parquet_loses_nothing(tmp_path_factory: pytest.TempPathFactory):
                 assert trajectory_to_json(new) == trajectory_to_json(old)
                 assert [turn.state_key for turn in new.turns] == [turn.state_key for turn in old.turns]
                 assert list(map(bits, new.segments)) == list(map(bits, old.segments))
-                assert new.failure == old.failure
+                assert new.failures == old.failures
                 assert new.tools == old.tools
 
     check()

@@ -165,8 +165,14 @@ def test_turns_tool_calls_and_failures_have_rows_of_their_own(journal, make_grou
         (1, 1, None, 0.001),
     ]
     assert {row["name"] for row in calls} == {"run_sql"}
+    earlier = {"owner": "sandbox", "kind": "crash", "stage": "setup"}
     failure = {"attempt": 2, "owner": "sandbox", "kind": "timeout", "stage": "step", "message": "took too long"}
-    assert rows(journal, schema.failures) == [{**key, **failure}]
+    assert rows(journal, schema.failures) == [
+        {**key, **earlier, "attempt": 1, "message": "attempt 1"},
+        {**key, **failure},
+        {**key, **earlier, "member": 2, "attempt": 1, "message": "attempt 1"},
+        {**key, **earlier, "member": 2, "attempt": 2, "message": "attempt 2"},
+    ]
 
 
 def test_columns_hold_any_name_that_a_model_may_call(journal, make_group):

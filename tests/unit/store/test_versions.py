@@ -24,6 +24,7 @@ from agent_rl.store.database import begin_sqlite
 from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.store.versions import MIGRATIONS, upgrade
 from agent_rl.testing.environments import GuessNumber, GuessNumberConfig
+from agent_rl.types import Group
 from tests.property.test_store import exact
 
 FIRST_TABLES = """
@@ -58,17 +59,25 @@ def write_first_version(path: Path, groups) -> None:
             task = records.task_to_json(group.task)
             connection.execute("INSERT INTO groups VALUES (?, ?, 'sql', ?, 5.0)", (group.index, group.task.id, task))
             for episode in group.trajectories:
-                record, rows = records.trajectory_to_json(episode), records.segments_to_blob(episode.segments)
+                record = {**json.loads(records.trajectory_to_json(episode)), "attempts": 1}
+                del record["earlier_failures"]
+                rows = records.segments_to_blob(episode.segments)
                 connection.execute(
-                    f"INSERT INTO trajectories VALUES ({SUMMARY})", (group.index, episode.member, record, rows)
+                    f"INSERT INTO trajectories VALUES ({SUMMARY})",
+                    (group.index, episode.member, json.dumps(record), rows),
                 )
         connection.execute("INSERT INTO consumed VALUES (1, 1, 0)")
         connection.execute("INSERT INTO evaluations VALUES ('after', 4, ?)", (json.dumps({"success": 0.5}),))
         connection.commit()
 
 
+def at_first(group: Group) -> Group:
+    """The group of episodes that succeeded or failed at the first attempt."""
+    return replace(group, trajectories=tuple(replace(t, earlier_failures=()) for t in group.trajectories))
+
+
 def test_a_journal_of_the_first_version_opens_with_all_that_it_held(tmp_path, make_group):
-    groups = {index: make_group(index) for index in (0, 1, 3)}
+    groups = {index: at_first(make_group(index)) for index in (0, 1, 3)}
     write_first_version(tmp_path / "old" / "store.db", groups.values())
     before = (tmp_path / "old" / "store.db").read_bytes()
     with open_journal(tmp_path / "old") as old, create_journal(tmp_path / "new") as new:
@@ -77,7 +86,7 @@ def test_a_journal_of_the_first_version_opens_with_all_that_it_held(tmp_path, ma
         assert old.evaluations("after") == [(4, {"success": 0.5})]
         for group in groups.values():
             new.append_group(group)
-        for table in (schema.records, schema.turns, schema.tool_calls, schema.failures):
+        for table in (schema.turns, schema.tool_calls, schema.failures):
             assert old.rows(select(table)) == new.rows(select(table)), "as if it had been written today"
         columns = schema.trajectories.c
         query = select(columns.task_id, columns.environment, columns.segments, columns.began_at)
@@ -119,7 +128,7 @@ def _to_second_version(connection) -> None:
 
 
 def test_a_kill_while_a_file_is_upgraded_leaves_the_old_one_or_the_new_one(tmp_path, make_group):
-    groups = {index: make_group(index, members=8) for index in range(30)}
+    groups = {index: at_first(make_group(index, members=8)) for index in range(30)}
     path = tmp_path / "store.db"
     write_first_version(path, groups.values())
     program = (

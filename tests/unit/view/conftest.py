@@ -82,6 +82,7 @@ def trajectory(task: Task, group: int, member: int) -> Trajectory:
         setup_s=0.5,
         duration_s=5.0 + member,
         metrics={"visits": 2.0},
+        earlier_failures=(Failure("timeout", Owner.PROVIDER, "generation", "too slow"),) if group == 2 else (),
     )
 
 

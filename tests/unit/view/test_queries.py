@@ -147,7 +147,10 @@ def test_choices_are_what_occurs(journal):
 
 
 def test_an_episode_has_its_record_and_its_siblings(journal):
+    (earlier,) = queries.episode(journal, 2, 0, threshold=1.0)["earlier_failures"]
+    assert (earlier["owner"], earlier["message"]) == ("provider", "too slow")
     episode = queries.episode(journal, 1, 1, threshold=1.0)
+    assert (episode["attempts"], episode["earlier_failures"]) == (1, [])
     assert (episode["group"], episode["member"], episode["reward"], episode["step"]) == (1, 1, 0.5, 1)
     assert episode["task"] == {
         "id": "task-1",

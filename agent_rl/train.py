@@ -52,6 +52,7 @@ from agent_rl.store.journal import Journal
 from agent_rl.store.lock import owned
 from agent_rl.store.metrics import MetricsLogger
 from agent_rl.store.opening import create_journal, open_journal
+from agent_rl.store.outcome import outcome_recorded
 from agent_rl.store.trained_tokens import TrainedTokens
 from agent_rl.tool.cache import ToolCache
 from agent_rl.tool.services import ToolServices, tool_services
@@ -137,6 +138,7 @@ async def train(
     progress, critic_state = Progress(), None
     with ExitStack() as extras:
         extras.enter_context(owned(run_dir))
+        extras.enter_context(outcome_recorded(run_dir))
         extras.enter_context(told_when_full(run_dir))
         journal = extras.enter_context(
             create_journal(

@@ -73,7 +73,7 @@
   function facts(run, several) {
     const found = [
       several ? ["run", h("a", { href: route(["r", run.id]) }, text.inline(run.id))] : null,
-      ["status", view.statusBadge(run.status)],
+      ["status", [view.statusBadge(run.status), run.reason ? h("p", { class: "dim" }, text.inline(run.reason, 400)) : null]],
       [run.kind === "eval" ? "tasks" : "steps", run.steps ? `${format.number(run.step)} / ${format.number(run.steps)}` : format.number(run.step)],
       ["episodes", format.number(run.episodes)],
       ["mean reward", format.number(run.reward)],

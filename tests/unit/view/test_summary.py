@@ -4,14 +4,37 @@ import socket
 
 import pytest
 
+from agent_rl.errors import UserError
 from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.store.lock import LOCK, owned
+from agent_rl.store.outcome import outcome_recorded
 from agent_rl.view import summary
 from agent_rl.view.reading import RunFolder
 
 
+def said(run_dir):
+    found = summary.summary(RunFolder("demo", run_dir), None)
+    return found["status"], found["reason"]
+
+
 def status(run_dir):
-    return summary.summary(RunFolder("demo", run_dir), None)["status"]
+    return said(run_dir)[0]
+
+
+def test_a_run_that_ended_says_how(run_dir):
+    with owned(run_dir):
+        with outcome_recorded(run_dir):
+            assert status(run_dir) == "running"
+        assert said(run_dir) == ("stopped", ""), "before its last step, by an operator"
+        with pytest.raises(ExceptionGroup), outcome_recorded(run_dir):
+            raise ExceptionGroup("tasks", [ExceptionGroup("more", [UserError("The disk is full.")])])
+    assert said(run_dir) == ("failed", "The disk is full.")
+    (run_dir / "report.json").write_text("{}")
+    assert status(run_dir) == "failed", "with a report of an earlier day"
+    with owned(run_dir), outcome_recorded(run_dir):
+        os.utime(run_dir / "report.json", (1e9, 1e9))
+        assert status(run_dir) == "running", "resumed"
+    assert said(run_dir) == ("finished", "")
 
 
 def test_a_run_that_somebody_owns_is_running(run_dir):
@@ -20,7 +43,7 @@ def test_a_run_that_somebody_owns_is_running(run_dir):
         assert status(run_dir) == "running"
     killed = f"process {2**22 + 1} on {socket.gethostname()}\n"  # nobody took it away
     (run_dir / LOCK).write_text(killed)
-    assert status(run_dir) == "stopped"
+    assert said(run_dir) == ("failed", f"P{killed.strip()[1:]} was killed, or its machine went down.")
 
 
 def test_a_run_on_another_machine_is_running_as_long_as_it_writes(run_dir):
@@ -28,7 +51,7 @@ def test_a_run_on_another_machine_is_running_as_long_as_it_writes(run_dir):
     assert status(run_dir) == "running"
     for path in run_dir.iterdir():
         os.utime(path, (1e9, 1e9))
-    assert status(run_dir) == "stopped"
+    assert status(run_dir) == "failed"
 
 
 def test_a_run_at_its_last_step_or_with_a_report_is_finished(run_dir):

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
-from sqlalchemy import ColumnElement, FromClause, Select, and_, case, cast, func, literal, or_, select
-from sqlalchemy import Integer as SqlInteger
+from sqlalchemy import ColumnElement, FromClause, Select, and_, case, func, literal, or_, select
 
 from agent_rl.config import Config
 from agent_rl.errors import UserError
 from agent_rl.store import schema
 from agent_rl.store.journal import Journal
-from agent_rl.view.task_search import TaskIsTagged, TaskSays, contains
+from agent_rl.view.sql import TaskIsTagged, TaskSays, Whole, contains, contains_in_json
 
 BINS = 24
 LONGEST_PAGE = 1000
@@ -180,8 +179,8 @@ def _conditions(journal: Journal, asked: EpisodeQuery, threshold: float) -> list
             "unsuccessful": [~excluded, missed],
         }[asked.outcome]
     if asked.task:
-        pattern = contains(asked.task)
-        named = or_(_groups.task_id.icontains(asked.task, autoescape=True), TaskSays(_groups.task, pattern))
+        said = TaskSays(_groups.task, contains(asked.task), contains_in_json(asked.task))
+        named = or_(_groups.task_id.icontains(asked.task, autoescape=True), said)
         found.append(_of_groups(journal, named))
     if asked.tag:
         found.append(_of_groups(journal, TaskIsTagged(_groups.task, literal(asked.tag))))
@@ -209,13 +208,13 @@ def _histogram(
     width = (high - low) / BINS or 1.0
     bins = BINS if high > low else 1
     position = _bin(low, width, bins)
-    query = select(position, func.count()).select_from(source).where(*wanted, _episodes.reward.is_not(None))
-    counts: dict[int, int] = dict(tuple(row) for row in journal.rows(query.group_by(position)))
+    query = select(position, func.count()).select_from(source).where(*wanted).group_by(position)
+    counts: dict[int | None, int] = dict(tuple(row) for row in journal.rows(query))  # None: without a reward
     return [{"low": low + i * width, "high": low + (i + 1) * width, "count": counts.get(i, 0)} for i in range(bins)]
 
 
 def _bin(low: float, width: float, bins: int) -> ColumnElement[int]:
-    position = cast(func.floor((_episodes.reward - low) / width), SqlInteger)
+    position = Whole((_episodes.reward - low) / width)
     return case((position >= bins, bins - 1), else_=position)
 
 

@@ -34,7 +34,8 @@ class RunFolder:
 class Library:
     """The runs that may be looked at: run folders, and folders that hold some, at most one level further down.
 
-    `store` is the URL of their PostgreSQL with its password, where that is needed. New runs are found whenever `runs` is asked. Journals stay open between questions; `close` closes them.
+    `store` is the URL of their PostgreSQL with its password, where that is needed. New runs are found whenever `runs`
+    is asked. Journals stay open between questions; `close` closes them.
     """
 
     def __init__(self, paths: Sequence[Path], store: str = "") -> None:

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent_rl.config import Config
 from agent_rl.store.checkpoint import list_checkpoints
 from agent_rl.store.journal import Journal
 from agent_rl.store.lock import LOCK
 from agent_rl.store.metrics import JSONL
 from agent_rl.store.outcome import read_outcome
-from agent_rl.store.run_folder import CONFIG_FILE, REPORT
+from agent_rl.store.run_folder import CONFIG_FILE, DEFAULTS_FILE, REPORT
 from agent_rl.view import queries
 from agent_rl.view.reading import RunFolder, changed_at, read_json
 
@@ -175,36 +174,13 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def settings(folder: Path) -> list[dict[str, Any]]:
-    """Every setting of the run by path, with its default where the class is known, and whether it differs from it.
-
-    Imports what the classes of the options need, torch among it: seconds, the first time.
-    """
-    values = read_json(folder / CONFIG_FILE)
-    defaults = _flat(_defaults(values)) if values else {}
+    """Every setting of the run by path, with its default where that is known, and whether it differs from it."""
+    values, defaults = (_flat(read_json(folder / name)) for name in (CONFIG_FILE, DEFAULTS_FILE))
     return [
         {"path": path, "value": value, "changed": path not in defaults or defaults[path] != value}
         | ({"default": defaults[path]} if path in defaults else {})
-        for path, value in _flat(values).items()
+        for path, value in values.items()
     ]
-
-
-def _defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config of the same kind is when nothing is said; a recipe's own options are not known here."""
-    return _kind(values).model_construct().model_dump(mode="json", warnings=False)
-
-
-def _kind(values: Mapping[str, Any]) -> type[Config]:
-    if "samples" in values:
-        from agent_rl.evaluate.harness import EvalConfig
-
-        return EvalConfig
-    if "warm_start" in values:
-        from agent_rl.recipe import RecipeConfig
-
-        return RecipeConfig
-    from agent_rl.train_config import TrainConfig
-
-    return TrainConfig
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

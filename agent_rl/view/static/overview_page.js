@@ -46,7 +46,7 @@
     return section("Checkpoints", found.length, rows.length ? h("table", { class: "compact" }, h("tbody", {}, rows)) : h("p", { class: "dim" }, "None yet."));
   }
 
-  /** What was set for this run. It comes last: to know the defaults takes the server a moment. */
+  /** What was set for this run. */
   function settings(run) {
     const card = section("Settings that differ", null, h("p", { class: "dim" }, "…"));
     view.source.settings(run).then((entries) => card.replaceWith(config(entries)), () => card.remove());

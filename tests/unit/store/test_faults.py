@@ -154,22 +154,25 @@ def test_a_server_that_stays_away_is_one_sentence_after_the_deadline(tmp_path, m
 
 def test_a_server_that_falls_silent_is_one_sentence_after_the_deadline(tmp_path, make_group, server):
     """The kernel goes on accepting, connections too, but nobody answers."""
-    with postgres_home() as home, running_postgres(*home) as (url, postmaster):
-        with create_journal(tmp_path, store=url, timeout_s=2) as journal:
-            journal.append_group(make_group(0))
-            [(backend,)] = journal.rows(text("SELECT pg_backend_pid()"))
-            for process in (backend, postmaster.pid):
-                os.kill(process, signal.SIGSTOP)
-            began = time.monotonic()
-            with pytest.raises(UserError, match=r"could not be used for 2 s \(no answer for 2 s\): end what locks it"):
-                journal.append_group(make_group(1))
-            assert time.monotonic() - began < 10
-            with pytest.raises(UserError, match="cannot be used: connection timeout expired"):
-                open_journal(tmp_path, timeout_s=2)
-            for process in (backend, postmaster.pid):
-                os.kill(process, signal.SIGCONT)
+    with (
+        postgres_home() as home,
+        running_postgres(*home) as (url, postmaster),
+        create_journal(tmp_path, store=url, timeout_s=2) as journal,
+    ):
+        journal.append_group(make_group(0))
+        [(backend,)] = journal.rows(text("SELECT pg_backend_pid()"))
+        for process in (backend, postmaster.pid):
+            os.kill(process, signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"could not be used for 2 s \(no answer for 2 s\): end what locks it"):
             journal.append_group(make_group(1))
-            assert list(journal.load_groups()) == [0, 1]
+        assert time.monotonic() - began < 10
+        with pytest.raises(UserError, match="cannot be used: connection timeout expired"):
+            open_journal(tmp_path, timeout_s=2)
+        for process in (backend, postmaster.pid):
+            os.kill(process, signal.SIGCONT)
+        journal.append_group(make_group(1))
+        assert list(journal.load_groups()) == [0, 1]
 
 
 def test_a_server_that_never_says_a_word_is_one_sentence(tmp_path):

@@ -1,9 +1,12 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from agent_rl.config import dump_defaults
 from agent_rl.errors import UserError
 from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.store.lock import LOCK, owned
@@ -82,6 +85,7 @@ def test_the_overview_of_a_training_run(run_dir, journal):
 def test_the_overview_of_an_evaluation(run_dir, journal):
     config = EvalConfig(environment="maze", agent="oracle", tasks=3, samples=4)
     (run_dir / "config.json").write_text(config.model_dump_json())
+    dump_defaults(EvalConfig, run_dir / "defaults.json")
     report = {"overall": {"success": {"value": 0.2, "low": 0.1, "high": 0.3}}, "tasks": 3, "episodes": 12}
     (run_dir / "report.json").write_text(json.dumps(report))
     found = summary.overview(RunFolder("demo", run_dir), journal)
@@ -94,6 +98,17 @@ def test_the_overview_of_an_evaluation(run_dir, journal):
     assert changed.keys() == {"environment", "agent", "tasks", "samples"}
     assert (changed["samples"]["value"], changed["samples"]["default"]) == (4, 1)
     assert "default" not in changed["environment"]
+
+
+def test_a_page_needs_neither_torch_nor_the_classes_of_options(run_dir):
+    program = (
+        "import sys, pathlib\nfrom agent_rl.view.answers import Answers\nfrom agent_rl.view.reading import Library\n"
+        "from agent_rl.view import server, summary\n"
+        "library = Library([pathlib.Path(sys.argv[1])])\n[run] = library.runs()\n"
+        "Answers(library).overview(run), summary.settings(run.path)\n"
+        "assert not {'torch', 'transformers', 'agent_rl.train_config'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(run_dir)], check=True, timeout=120)
 
 
 def test_metrics_after_a_step_without_the_torn_line(run_dir):

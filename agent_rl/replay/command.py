@@ -81,7 +81,7 @@ def replay_command(argv: Sequence[str]) -> None:
 
     config = parse_options(ReplayConfig, argv, prog="agent-rl replay", style=OptionStyle(positional="what"))
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    with open_journal(config.run, store=config.store) as journal:
+    with open_journal(config.run, store=config.store, read_only=True) as journal:
         if config.reward:
             return _print_rescoring(_rescore(config, journal), config, console)
         assert config.episode is not None, "the config says so"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -157,6 +158,30 @@ def tools_from_row(tools: object) -> tuple[JSON, ...]:
     if not isinstance(tools, list | None) or not all(isinstance(tool, dict) for tool in tools or ()):
         raise RowError("tools must be a list of definitions")
     return tuple(cast("list[JSON]", tools or []))
+
+
+def unflattened(message: object) -> object:
+    """A message of verifiers in OpenAI's format: its tool calls have no `function`, and may be texts.
+
+    What is no message stays as it is; `trajectory_of` refuses it.
+    """
+    if not isinstance(message, dict) or not isinstance(message.get("tool_calls"), list):
+        return cast("object", message)
+    wire = cast("Wire", message)
+    return {**wire, "tool_calls": [_unflattened_call(call) for call in wire["tool_calls"]]}
+
+
+def _unflattened_call(call: object) -> object:
+    data: object = json.loads(call) if isinstance(call, str) else call
+    if not isinstance(data, dict) or "function" in data:
+        return cast("object", data)
+    flat = cast("Wire", data)
+    return {**flat, "type": "function", "function": {name: flat.get(name) for name in ("name", "arguments")}}
+
+
+def flat_tool_to_definition(tool: JSON) -> JSON:
+    """A tool of verifiers in OpenAI's format; null is where it says nothing of `strict`."""
+    return {"type": "function", "function": {name: value for name, value in tool.items() if value is not None}}
 
 
 def failure_to_row(failure: Failure | None) -> Row | None:

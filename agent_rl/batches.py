@@ -60,16 +60,21 @@ async def assemble(
 
 
 def batch_metrics(batch: Batch, weight_version: int) -> dict[str, float]:
-    """What the episodes of a batch say: means over valid episodes, failures by owner, staleness in weight versions."""
+    """What the episodes of a batch say: means over valid episodes, failures and retries by owner, staleness in weight
+    versions.
+    """
     episodes = [episode for group in batch.groups for episode in group.trajectories]
     valid = [episode for episode in episodes if episode.failure is None]
     owners = Counter(str(episode.failure.owner) for episode in episodes if episode.failure is not None)
+    retries = Counter(str(failure.owner) for episode in episodes for failure in episode.earlier_failures)
     metrics = {
         "groups": float(len(batch.groups)),
         "groups_trained": float(len(batch.trained)),
         "episodes": float(len(valid)),
         "episodes_failed": float(len(episodes) - len(valid)),
         **{f"failures/{owner}": float(count) for owner, count in sorted(owners.items())},
+        "retries": float(retries.total()),
+        **{f"retries/{owner}": float(count) for owner, count in sorted(retries.items())},
     }
     if valid:
         metrics |= {name: float(np.mean([value(e) for e in valid])) for name, value in _EPISODE_METRICS.items()}

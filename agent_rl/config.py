@@ -61,6 +61,11 @@ def dump_config(config: Config, path: Path) -> None:
     unfinished.replace(path)  # a killed run leaves the old file or the new one
 
 
+def dump_defaults(cls: type[Config], path: Path) -> None:
+    """Write the fields that have a default, as JSON, for those who compare a config and cannot import its class."""
+    path.write_text(json.dumps(cls.model_construct().model_dump(mode="json", warnings=False)) + "\n", encoding="utf-8")
+
+
 def check_same_config(saved: Config, current: Config, *, free: Collection[str] = ()) -> None:
     """Raise `ConfigError` when a run would go on under other settings. `free` are field paths that may change."""
     before, after = dict(_leaves(saved)), dict(_leaves(current))

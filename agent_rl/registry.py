@@ -9,8 +9,10 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from agent_rl.config import load_config
@@ -43,6 +45,31 @@ def environment_spec(id: str, options: Mapping[str, Any] | None = None) -> Envir
     """
     kind = get_environment(id)
     return EnvironmentSpec(kind, load_config(kind.config_type, overrides=options))
+
+
+def environment_to_json(spec: EnvironmentSpec) -> dict[str, Any]:
+    """Its class and its wrappers as `"package.module:Name"`, and all of its options. What was made on the spot, such as
+    a lambda, is written too, and cannot be read back.
+    """
+    return {
+        "kind": _importable(spec.kind),
+        "options": spec.config.model_dump(mode="json", fallback=repr),
+        "wrappers": [_importable(each) if hasattr(each, "__qualname__") else repr(each) for each in spec.wrappers],
+    }
+
+
+def environment_from_json(data: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> EnvironmentSpec:
+    """Inverse of `environment_to_json`, with other `options` where they are given.
+
+    Raises `UserError` when its class or a wrapper cannot be found.
+    """
+    if nameless := [target for target in data["wrappers"] if "<" in target]:
+        raise UserError(
+            f"The run's environment is wrapped by {nameless[0]}, which cannot be imported: name an environment that "
+            "wraps itself, with --environment."
+        )
+    spec = environment_spec(data["kind"], {**data["options"], **(options or {})})
+    return replace(spec, wrappers=tuple(map(_WRAPPERS.get, data["wrappers"])))
 
 
 def environments() -> dict[str, str]:
@@ -175,6 +202,15 @@ def _target(entry: Any) -> str:
     return f"{defined.__module__}:{defined.__qualname__}"
 
 
+def _importable(defined: Any) -> str:
+    """By the module that another process knows: a script is one for those who run in its folder."""
+    module = defined.__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is not None and Path(file).stem not in (module.rpartition(".")[2], "__init__"):
+        module = Path(file).stem
+    return f"{module}:{defined.__qualname__}"
+
+
 def _load(target: str, kind: str, is_valid: Callable[[object], bool]) -> object:
     """Import `package.module:Name`. Errors inside the module's own code keep their traceback."""
     module_name, _, name = target.partition(":")
@@ -215,6 +251,9 @@ _ENVIRONMENTS: Registry[type[Environment]] = Registry(
 _TOOLS: Registry[Tool] = Registry("tool", "an @agent_rl.tool", "agent_rl.tools", _is_tool)
 _TOOLSETS: Registry[type[Toolset]] = Registry(
     "toolset", "a complete subclass of agent_rl.Toolset", "agent_rl.toolsets", _is_toolset
+)
+_WRAPPERS: Registry[Callable[[Environment], Environment]] = Registry(
+    "wrapper of an environment", "a function of an environment", "", callable
 )
 _COMMANDS: Registry[Command] = Registry("command", "a function of arguments", "agent_rl.commands", callable)
 _SERVED: Registry[Tool | type[Toolset] | type[Environment]] = Registry(

@@ -27,6 +27,7 @@ from agent_rl.control import serve_control
 from agent_rl.credit import get_estimator, get_shaping, mean_reward_within
 from agent_rl.credit.rows import row_groups, row_places, to_rows
 from agent_rl.curriculum import Curriculum, TaskSampler
+from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import UserError
 from agent_rl.imitation import Imitated, imitated
 from agent_rl.learner.base import LearnerLost, PolicyLearner
@@ -45,6 +46,7 @@ from agent_rl.store.journal import Journal
 from agent_rl.store.lock import owned
 from agent_rl.store.metrics import MetricsLogger
 from agent_rl.store.opening import create_journal, open_journal
+from agent_rl.store.outcome import outcome_recorded
 from agent_rl.store.trained_tokens import TrainedTokens
 from agent_rl.trackers import TrackedRun
 from agent_rl.train_config import TrainConfig
@@ -110,7 +112,7 @@ async def train(
     untaught = curriculum.state_dict()
     site = site or ThisProcess()
     left = site.learners
-    with owned(run_dir), told_when_full(run_dir):
+    with owned(run_dir), outcome_recorded(run_dir), told_when_full(run_dir):
         while True:
             left -= 1
             curriculum.load_state_dict(untaught)
@@ -144,7 +146,13 @@ async def _open_run(
     async with site.learner(model, cast.tokenizer, config, values) as learner:
         with ExitStack() as extras:
             journal = extras.enter_context(
-                create_journal(run_dir, store=config.store, config=config, timeout_s=config.store_timeout_s)
+                create_journal(
+                    run_dir,
+                    store=config.store,
+                    config=config,
+                    environment=cast.environment if isinstance(cast.environment, EnvironmentSpec) else None,
+                    timeout_s=config.store_timeout_s,
+                )
             )
             if resume and (latest := load_latest(run_dir)) is not None:
                 checkpoint, state = latest

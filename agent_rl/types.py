@@ -236,7 +236,8 @@ class Turn:
 class Trajectory:
     """One episode as data. `reward` is the sum over turns; `failure` is set when it must not count at all.
 
-    `began_at` is in Unix seconds.
+    `earlier_failures` ended the attempts before this one.
+    `began_at` is in Unix seconds. `tools` are the definitions that the model was shown, OpenAI function dictionaries.
     """
 
     task: Task
@@ -251,13 +252,24 @@ class Trajectory:
     began_at: float = 0.0
     setup_s: float = 0.0
     duration_s: float = 0.0
-    attempts: int = 1
+    earlier_failures: tuple[Failure, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    tools: tuple[JSON, ...] = ()
 
     @property
     def reward(self) -> float:
         """Sum of the turns' rewards."""
         return sum(turn.reward for turn in self.turns)
+
+    @property
+    def attempts(self) -> int:
+        """How often it was begun."""
+        return len(self.earlier_failures) + 1
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Of all attempts, in their order."""
+        return self.earlier_failures if self.failure is None else (*self.earlier_failures, self.failure)
 
     @property
     def steps(self) -> int:

@@ -127,12 +127,14 @@ def run(config: EvalConfig, on_group: Callable[[Group], object] = lambda group: 
 
     Raises `UserError` for an unknown environment, split or option, and for a model that cannot be used.
     """
-    with open_kept(config) as kept:
-        return anyio.run(_run, config, kept, on_group)
-
-
-async def _run(config: EvalConfig, kept: Kept | None, on_group: Callable[[Group], object]) -> Report:
     environment = environment_spec(config.environment, config.environment_options)
+    with open_kept(config, environment) as kept:
+        return anyio.run(_run, config, environment, kept, on_group)
+
+
+async def _run(
+    config: EvalConfig, environment: EnvironmentSpec, kept: Kept | None, on_group: Callable[[Group], object]
+) -> Report:
     tasks = tasks_of(config, environment)
     async with open_actor(config, config.limits.max_context_tokens) as actor:
         return await play(config, environment, tasks, actor, kept, on_group)
@@ -146,7 +148,7 @@ class Kept(NamedTuple):
 
 
 @contextmanager
-def open_kept(config: EvalConfig) -> Generator[Kept | None]:
+def open_kept(config: EvalConfig, environment: EnvironmentSpec) -> Generator[Kept | None]:
     """The place that the config names, made or found; None if it names none.
 
     Raises `UserError` when the folder is in use, or that of another config.
@@ -157,7 +159,9 @@ def open_kept(config: EvalConfig) -> Generator[Kept | None]:
     with (
         open_run(config, "eval", config.run_dir, resume=config.resume, free=config.free) as folder,
         told_when_full(folder),
-        create_journal(folder, store=config.store, config=config, timeout_s=config.store_timeout_s) as journal,
+        create_journal(
+            folder, store=config.store, config=config, environment=environment, timeout_s=config.store_timeout_s
+        ) as journal,
     ):
         journal.set_aside_damaged(folder)
         yield Kept(folder, journal)

@@ -175,7 +175,7 @@ async def _play_entry(
 ) -> Report:
     budget = config.budget.share(share, of_all=spent, own=entry.spent)
     ours = entry.config.model_copy(update={"budget": budget})
-    with open_kept(entry.config) as kept:
+    with open_kept(entry.config, entry.environment) as kept:
         return await play(ours, entry.environment, entry.tasks, actor, kept, on_group)
 
 

@@ -23,6 +23,7 @@ from agent_rl.exchange.conversation import (
     failure_from_row,
     failure_to_row,
     grouped,
+    tools_from_row,
     trajectory_of,
 )
 from agent_rl.store.records import task_from_json, task_to_json
@@ -44,7 +45,7 @@ def to_rows(group: Group) -> Iterator[Row]:
             "schema_version": SCHEMA_VERSION,
             "session_id": f"group-{group.index}",
             "trajectory_id": f"{group.index}.{episode.member}",
-            "agent": {"name": "agent-rl", "version": _version()},
+            "agent": {"name": "agent-rl", "version": _version(), **_tools(episode)},
             "steps": [{"step_id": number, **step} for number, step in enumerate(steps, 1)],
             "final_metrics": {
                 "total_prompt_tokens": sum(metrics["prompt_tokens"] for metrics in used),
@@ -54,6 +55,10 @@ def to_rows(group: Group) -> Iterator[Row]:
             },
             "extra": {_OURS: _ours(group, episode)},
         }
+
+
+def _tools(episode: Trajectory) -> Row:
+    return {"tool_definitions": list(episode.tools)} if episode.tools else {}
 
 
 @cache
@@ -156,6 +161,7 @@ def _episode(row: Row, index: int) -> Trajectory:
         ours.get("seed", 0),
         ours.get("metrics", {}),
         ours.get("prompt_messages"),
+        tools_from_row((row.get("agent") or {}).get("tool_definitions")),
     )
     return trajectory_of([message for step in steps for message in _messages(step)], described)
 

@@ -1,9 +1,10 @@
 """Conversations in OpenAI's chat format: one JSON object a line, as trainers of chat models read them.
 
-    {"messages": [...], "reward": 1.0, "metadata": {"task": {...}, "group": 0, "member": 1, "rewards": [...], ...}}
+    {"messages": [...], "tools": [...], "reward": 1.0,
+     "metadata": {"task": {...}, "group": 0, "member": 1, "rewards": [...], ...}}
 
-Keeps messages, tool calls, rewards per turn, the task, failures. Loses tokens, times, reward terms and state keys; the
-definitions of tools are the environment's and not in the store. Lines of others need `messages` only.
+Keeps messages, tool calls, definitions of tools, rewards per turn, the task, failures. Loses tokens, times, reward
+terms and state keys. Lines of others need `messages` only.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from agent_rl.exchange.conversation import (
     grouped,
     prompt_of,
     rewards_of,
+    tools_from_row,
     trajectory_of,
 )
 from agent_rl.store.records import task_from_json, task_to_json
@@ -33,6 +35,7 @@ def to_rows(group: Group) -> Iterator[Row]:
     for episode in group.trajectories:
         yield {
             "messages": [*prompt_of(episode), *completion_of(episode)],
+            **({"tools": list(episode.tools)} if episode.tools else {}),
             "reward": episode.reward,
             "metadata": {
                 "task": json.loads(task_to_json(group.task)),
@@ -72,5 +75,6 @@ def _episode(row: Row, index: int) -> Trajectory:
             metadata.get("seed", 0),
             metadata.get("metrics", {}),
             metadata.get("prompt_messages"),
+            tools_from_row(row.get("tools")),
         ),
     )

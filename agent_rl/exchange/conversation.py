@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from agent_rl.chat.wire import Wire, message_from_wire, message_to_wire
 from agent_rl.errors import UserError
 from agent_rl.types import (
+    JSON,
     Failure,
     FinishReason,
     Group,
@@ -46,6 +48,7 @@ class Described(NamedTuple):
     seed: int = 0
     metrics: Mapping[str, float] = {}
     prompt_messages: int | None = None
+    tools: tuple[JSON, ...] = ()
 
 
 def prompt_of(episode: Trajectory) -> list[Wire]:
@@ -133,6 +136,7 @@ def trajectory_of(messages: Sequence[object], described: Described) -> Trajector
         stop_reason=described.stop_reason,
         failure=described.failure,
         metrics=dict(described.metrics),
+        tools=described.tools,
     )
 
 
@@ -147,6 +151,37 @@ def _rounds(messages: Sequence[Message]) -> list[list[Message]]:
         else:
             raise RowError(f"the first message after the prompt is of the {message.role}, not of the assistant")
     return rounds
+
+
+def tools_from_row(tools: object) -> tuple[JSON, ...]:
+    """Definitions as OpenAI has them; none for null. Raises `RowError`."""
+    if not isinstance(tools, list | None) or not all(isinstance(tool, dict) for tool in tools or ()):
+        raise RowError("tools must be a list of definitions")
+    return tuple(cast("list[JSON]", tools or []))
+
+
+def unflattened(message: object) -> object:
+    """A message of verifiers in OpenAI's format: its tool calls have no `function`, and may be texts.
+
+    What is no message stays as it is; `trajectory_of` refuses it.
+    """
+    if not isinstance(message, dict) or not isinstance(message.get("tool_calls"), list):
+        return cast("object", message)
+    wire = cast("Wire", message)
+    return {**wire, "tool_calls": [_unflattened_call(call) for call in wire["tool_calls"]]}
+
+
+def _unflattened_call(call: object) -> object:
+    data: object = json.loads(call) if isinstance(call, str) else call
+    if not isinstance(data, dict) or "function" in data:
+        return cast("object", data)
+    flat = cast("Wire", data)
+    return {**flat, "type": "function", "function": {name: flat.get(name) for name in ("name", "arguments")}}
+
+
+def flat_tool_to_definition(tool: JSON) -> JSON:
+    """A tool of verifiers in OpenAI's format; null is where it says nothing of `strict`."""
+    return {"type": "function", "function": {name: value for name, value in tool.items() if value is not None}}
 
 
 def failure_to_row(failure: Failure | None) -> Row | None:

@@ -1,7 +1,8 @@
 """Our own episodes as parquet, without loss: a row for each, for `datasets.load_dataset("parquet", data_files=...)`.
 
-The columns `task` and `record` are JSON texts as in the store; the token rows are lists of lists, one for each segment,
-with numbers of the same types as ours. What else there is (reward, stop_reason, ...) repeats the record, to filter by.
+The columns `task`, `record` and `tools` are JSON texts as in the store; the token rows are lists of lists, one for each
+segment, with numbers of the same types as ours. What else there is (reward, stop_reason, ...) repeats the record, to
+filter by.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ import numpy as np
 
 from agent_rl.errors import UserError
 from agent_rl.exchange.conversation import Row, grouped
-from agent_rl.store.records import task_from_json, task_to_json, trajectory_from_json, trajectory_to_json
+from agent_rl.store.records import (
+    task_from_json,
+    task_to_json,
+    tools_from_json,
+    tools_to_json,
+    trajectory_from_json,
+    trajectory_to_json,
+)
 from agent_rl.types import Group, Segment, Trajectory
 
 _TOKENS = {
@@ -25,6 +33,7 @@ _TOKENS = {
     "rollout_logprobs": ("rollout_logprobs_T", np.float32),
     "weight_versions": ("weight_versions_T", np.int32),
 }
+_READ = ["task", "record", "tools", *_TOKENS]
 _ROWS_AT_ONCE = 64
 
 
@@ -44,6 +53,7 @@ def to_rows(group: Group) -> Iterator[Row]:
             "sampled_tokens": episode.sampled_tokens,
             "task": task_to_json(group.task),
             "record": trajectory_to_json(episode),
+            "tools": tools_to_json(episode.tools),
             **{name: [getattr(s, field) for s in episode.segments] for name, (field, _) in _TOKENS.items()},
         }
 
@@ -56,7 +66,8 @@ def from_rows(rows: Iterable[Row]) -> Iterator[Group]:
 def _episode(row: Row) -> Trajectory:
     columns = [[np.array(part, dtype) for part in row[name]] for name, (_, dtype) in _TOKENS.items()]
     segments = tuple(Segment(*parts) for parts in zip(*columns, strict=True))
-    return trajectory_from_json(row["record"], task_from_json(row["task"]), segments)
+    tools = tools_from_json(row.get("tools", ""))  # older files have no such column
+    return trajectory_from_json(row["record"], task_from_json(row["task"]), segments, tools)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -80,6 +91,7 @@ def _schema() -> Any:
             "sampled_tokens": pa.int32(),
             "task": pa.string(),
             "record": pa.string(),
+            "tools": pa.string(),
             **{name: pa.list_(pa.list_(tokens[np.dtype(dtype).name])) for name, (_, dtype) in _TOKENS.items()},
         }
     )
@@ -116,9 +128,10 @@ def read(path: Path) -> Iterator[Row]:
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path} cannot be read as parquet: {error}.") from error
     with file:
-        if missing := {"task", "record", *_TOKENS} - set(file.schema_arrow.names):
+        there = set(file.schema_arrow.names)
+        if missing := {"task", "record", *_TOKENS} - there:
             raise UserError(f"{path} is not an export of episodes: it has no column {sorted(missing)[0]!r}.")
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["task", "record", *_TOKENS]):
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[name for name in _READ if name in there]):
             yield from batch.to_pylist()
 
 

@@ -1,12 +1,11 @@
 """Rows as verifiers 0.1 to 0.3 saves the results of an evaluation: `results.jsonl`, one rollout a line.
 
     example_id, prompt, completion, answer, info, reward, metrics, is_completed, is_truncated, stop_condition, error,
-    timing
+    timing, tool_defs
 
 Source: `state_to_output` in its `utils/save_utils.py`. Tool calls are JSON texts, an empty `answer` or `info` is left
 out, `error` is null or says kind and message, times are Unix seconds. The first of these versions wrote a `task`, calls
-as OpenAI does and an error as a text, which is read too. Version 0.4 writes a graph of messages (`traces.jsonl`), which
-is not.
+as OpenAI does and an error as a text, which is read too; so is what version 0.4 writes (`verifiers_traces`).
 
 Keeps messages, rewards and metrics of whole episodes; what of ours has no column is in `info`. Loses tokens, and how a
 reward is spread over turns.
@@ -14,12 +13,14 @@ reward is spread over turns.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from agent_rl.chat.wire import Wire
+from agent_rl.exchange import verifiers_traces
 from agent_rl.exchange.conversation import (
     Described,
     Row,
@@ -27,9 +28,12 @@ from agent_rl.exchange.conversation import (
     completion_of,
     failure_from_row,
     failure_to_row,
+    flat_tool_to_definition,
     grouped,
     prompt_of,
+    tools_from_row,
     trajectory_of,
+    unflattened,
 )
 from agent_rl.store.records import task_from_json, task_to_json
 from agent_rl.types import Failure, Group, Owner, StopReason, Task, Trajectory
@@ -55,6 +59,7 @@ def to_rows(group: Group) -> Iterator[Row]:
             "stop_condition": str(episode.stop_reason),
             "error": None if episode.failure is None else _error(episode.failure),
             "timing": _timing(episode),
+            **({"tool_defs": [tool["function"] for tool in episode.tools]} if episode.tools else {}),
         }
 
 
@@ -99,14 +104,22 @@ def _span(start: float, duration_s: float) -> dict[str, float]:
 
 
 def from_rows(rows: Iterable[Row]) -> Iterator[Group]:
-    """Groups without tokens, of verifiers' own rows as well."""
+    """Groups without tokens, of verifiers' own rows as well, those of `traces.jsonl` among them."""
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        return
+    everything = itertools.chain([first], rows)
+    if "traces" in first:
+        yield from verifiers_traces.from_rows(everything)
+        return
     members = Counter[int]()
 
     def member(index: int) -> int:
         members[index] += 1
         return members[index] - 1
 
-    yield from grouped(_episode(row, member(int(row["example_id"]))) for row in rows)
+    yield from grouped(_episode(row, member(int(row["example_id"]))) for row in everything)
 
 
 def _episode(row: Row, member: int) -> Trajectory:
@@ -125,6 +138,7 @@ def _episode(row: Row, member: int) -> Trajectory:
         info.get("seed", 0),
         {name: float(value) for name, value in (row.get("metrics") or {}).items()},
         len(prompt),
+        tuple(map(flat_tool_to_definition, tools_from_row(row.get("tool_defs")))),
     )
     return trajectory_of([*prompt, *completion], described)
 
@@ -134,23 +148,7 @@ def _messages(row: Row, name: str) -> list[object]:
     messages = row.get(name)
     if messages is not None and not isinstance(messages, list):
         raise RowError(f"{name} must be a list of messages, not {type(messages).__name__}")
-    return [_message(message) for message in cast("list[object]", messages or [])]
-
-
-def _message(message: object) -> object:
-    """In OpenAI's format; `trajectory_of` refuses what is no message."""
-    if not isinstance(message, dict) or not isinstance(message.get("tool_calls"), list):
-        return cast("object", message)
-    wire = cast("Wire", message)
-    return {**wire, "tool_calls": [_call(call) for call in wire["tool_calls"]]}
-
-
-def _call(call: object) -> object:
-    data: object = json.loads(call) if isinstance(call, str) else call
-    if not isinstance(data, dict) or "function" in data:
-        return cast("object", data)
-    flat = cast("Wire", data)
-    return {**flat, "type": "function", "function": {name: flat.get(name) for name in ("name", "arguments")}}
+    return [unflattened(message) for message in cast("list[object]", messages or [])]
 
 
 def _info(info: Any) -> Row:

@@ -90,6 +90,11 @@ class History:
         self._drafted = 0
         self._openings: dict[str, list[Reply]] = {}
 
+    @property
+    def tools(self) -> tuple[JSON, ...]:
+        """The definitions that the first reply was offered."""
+        return tuple(json.loads(next(iter(self._openings), "[]")))
+
     def extend(self, messages: Sequence[Message], tools: Sequence[Definition]) -> Draft:
         """Encode what is new in `messages`. Its row is busy until `commit` or `discard`. Raises `ModelError`."""
         tools_key = json.dumps([tool.definition for tool in tools], sort_keys=True)

@@ -143,6 +143,7 @@ def _as_recorded(played: Trajectory, recording: Recording) -> Trajectory:
         turns=turns,
         stop_reason=stop_reason or played.stop_reason,
         metrics=metrics,
+        tools=recording.tools,
     )
 
 

@@ -21,7 +21,7 @@ from agent_rl.gateway.protocol import ChatReply, ChatRequest, Refused
 from agent_rl.rollout.agent import EpisodeKey
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import derive_seed
-from agent_rl.types import FinishReason, Generation, IntArray, Message, SamplingParams, Segment, StopReason, Turn
+from agent_rl.types import JSON, FinishReason, Generation, IntArray, Message, SamplingParams, Segment, StopReason, Turn
 
 
 @dataclass(slots=True)
@@ -90,6 +90,11 @@ class Recording:
     def prompt(self) -> tuple[Message, ...]:
         """The messages of the program that the first reply answers."""
         return self._history.replies[0].asked if self._history.replies else ()
+
+    @property
+    def tools(self) -> tuple[JSON, ...]:
+        """The definitions that the program showed with its first request."""
+        return self._history.tools
 
     def segments(self) -> tuple[Segment, ...]:
         """One row per conversation, in the order of their first replies; each ends with a sampled token."""

@@ -18,6 +18,7 @@ from agent_rl.errors import ConfigError, UserError
 from agent_rl.options import OptionStyle, parse_options
 
 if TYPE_CHECKING:
+    from agent_rl.environment import EnvironmentSpec
     from agent_rl.replay.differences import Difference
     from agent_rl.replay.rescore import Rescored, Rescoring
     from agent_rl.replay.settings import RunSettings
@@ -33,9 +34,9 @@ class ReplayConfig(Config):
     what: tuple[str, ...] = Field(
         default=(), description="The run's folder; then the episode as GROUP.MEMBER, such as 3.0."
     )
-    environment: str = Field(default="", description="Id of its environment; as the run or the task says, if empty.")
+    environment: str = Field(default="", description="Another environment's id; that of the run, if empty.")
     environment_options: dict[str, int | float | bool | str] = Field(
-        default_factory=dict, description="Options of the environment, where the run does not say."
+        default_factory=dict, description="Options of the environment that differ from those of the run."
     )
     engine: bool = Field(default=False, description="Let the policy sample the episode again, and compare every bit.")
     model: str = Field(default="", description="The weights that sampled it; those of the run's checkpoint, if empty.")
@@ -80,12 +81,12 @@ def replay_command(argv: Sequence[str]) -> None:
 
     config = parse_options(ReplayConfig, argv, prog="agent-rl replay", style=OptionStyle(positional="what"))
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    with open_journal(config.run, store=config.store) as journal:
+    with open_journal(config.run, store=config.store, read_only=True) as journal:
         if config.reward:
             return _print_rescoring(_rescore(config, journal), config, console)
         assert config.episode is not None, "the config says so"
-        episode = _find(journal, *config.episode)
-    results = _replay(config, episode)
+        episode, played = _find(journal, *config.episode), journal.environment()
+    results = _replay(config, episode, played)
     for name, difference in results.items():
         console.print(f"{name}: {difference or 'the same'}")
     if any(results.values()):
@@ -100,25 +101,32 @@ def _find(journal: Journal, group: int, member: int) -> Trajectory:
     return members[member]
 
 
-def _replay(config: ReplayConfig, episode: Trajectory) -> Mapping[str, Difference | None]:
-    from agent_rl.registry import environment_spec
+def _replay(
+    config: ReplayConfig, episode: Trajectory, played: Mapping[str, Any] | None
+) -> Mapping[str, Difference | None]:
     from agent_rl.replay.episode import model_of, replay, resample
     from agent_rl.replay.settings import read_settings
 
     settings = read_settings(config.run)
     model = (config.model or model_of(config.run, episode, settings)) if config.engine else ""
-    environment = environment_spec(*_environment(config, episode, settings))
+    environment = _environment(config, episode, settings, played)
     results: dict[str, Any] = {"environment": anyio.run(replay, environment, episode, settings)}
     if config.engine:
         results["engine"] = anyio.run(resample, environment, episode, settings, model)
     return results
 
 
-def _environment(config: ReplayConfig, episode: Trajectory, settings: RunSettings) -> tuple[str, Mapping[str, Any]]:
+def _environment(
+    config: ReplayConfig, episode: Trajectory, settings: RunSettings, played: Mapping[str, Any] | None
+) -> EnvironmentSpec:
+    from agent_rl.registry import environment_from_json, environment_spec
+
+    if played is not None and not config.environment:
+        return environment_from_json(played, config.environment_options)
     id = config.environment or settings.environment or episode.task.environment
     if not id:
         raise ConfigError("The run does not say which environment it played: name it with --environment.")
-    return id, {**settings.environment_options, **config.environment_options}
+    return environment_spec(id, {**settings.environment_options, **config.environment_options})
 
 
 # --- another reward ---

@@ -24,7 +24,7 @@ from agent_rl.rollout.agent import Action, Agent, EpisodeKey, MakeAgent
 from agent_rl.rollout.control import Gate
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import derive_seed
-from agent_rl.types import Failure, Message, Segment, Step, StopReason, Task, Trajectory, Turn
+from agent_rl.types import JSON, Failure, Message, Segment, Step, StopReason, Task, Trajectory, Turn
 
 EnvironmentFactory: TypeAlias = Callable[[Task], Environment]
 _UNANSWERED = Step(messages=())
@@ -37,6 +37,7 @@ class _Record:
 
     began: float
     prompt: tuple[Message, ...] = ()
+    tools: tuple[JSON, ...] = ()
     turns: list[Turn] = field(default_factory=list[Turn])
     segments: tuple[Segment, ...] = ()
     stop_reason: StopReason = StopReason.FAILURE
@@ -91,6 +92,7 @@ async def run_episode(
         setup_s=record.setup_s,
         duration_s=anyio.current_time() - began,
         metrics=record.metrics,
+        tools=record.tools,
     )
 
 
@@ -164,6 +166,7 @@ class _Episode:
             prompt = await self._environment.reset(task, derive_seed(seed, task.id))
             self._record.prompt = _checked(prompt)
             tools = tuple(self._environment.tools)
+            self._record.tools = tuple(tool.definition for tool in tools)
         now = self._now()
         self._record.setup_s = now - began
         self._ends_at = now + self._limits.episode_timeout_s

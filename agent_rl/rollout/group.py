@@ -11,7 +11,7 @@ import anyio
 
 from agent_rl.concurrency import collect
 from agent_rl.tool.services import siblings_of
-from agent_rl.types import Group, Task, Trajectory
+from agent_rl.types import Failure, Group, Task, Trajectory
 
 
 class PlayEpisode(Protocol):
@@ -34,20 +34,21 @@ async def run_group(
 ) -> Group:
     """All members, each tried up to `max_attempts` times with the same seed while it fails in a retryable way.
 
-    Between attempts it waits `retry_delay_s`, then twice as long, and so on. What still fails is kept as a failed
+    Between attempts it waits `retry_delay_s`, then twice as long, and so on. The last attempt keeps the failures of
+    those before it. What still fails is kept as a failed
     member, which `Group.valid` leaves out; a group may end without any valid member, and the consumer decides what
     that means. A failed member never cancels its siblings.
     """
 
     async def member_of_group(member: int) -> Trajectory:
-        attempt = 1
+        earlier: tuple[Failure, ...] = ()
         while True:
             trajectory = await play(task, group_index=index, member=member, seed=seed)
             failure = trajectory.failure
-            if failure is None or not failure.retryable or attempt >= max_attempts:
-                return replace(trajectory, attempts=attempt)
-            await anyio.sleep(retry_delay_s * 2 ** (attempt - 1))
-            attempt += 1
+            if failure is None or not failure.retryable or len(earlier) + 1 >= max_attempts:
+                return replace(trajectory, earlier_failures=earlier)
+            await anyio.sleep(retry_delay_s * 2 ** len(earlier))
+            earlier = (*earlier, failure)
 
     with siblings_of((task.environment, task.id, seed)):
         trajectories = await collect(partial(member_of_group, member) for member in range(group_size))

@@ -10,9 +10,11 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, NullPool, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -37,24 +39,33 @@ class Database:
 
     One thread at a time. A transaction is tried again for `timeout_s` while the database is locked or away. With
     `lock`, a 64-bit number, a PostgreSQL lets only one process connect; a file is locked with its folder (`lock.py`).
+
+    With `read_only` nothing can be written, and several threads may share this: each transaction has a connection of
+    its own. A file is read so that nothing beside it changes either. What is entered into `closing` is closed with it.
     """
 
-    def __init__(self, url: URL, *, timeout_s: float, lock: int | None = None) -> None:
+    def __init__(self, url: URL, *, timeout_s: float, lock: int | None = None, read_only: bool = False) -> None:
         self.url = url
+        self.closing = ExitStack()
         self._timeout_s = timeout_s
         self._lock = lock
+        self._read_only = read_only
         self._connected = False
+        pool: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": timeout_s}
         try:
             self._engine = create_engine(
-                url, connect_args=_connect_args(url, timeout_s), pool_size=1, max_overflow=0, pool_timeout=timeout_s
+                url, connect_args=_connect_args(url, timeout_s), **({"poolclass": NullPool} if read_only else pool)
             )
         except ModuleNotFoundError as error:
             raise ConfigError("A store in PostgreSQL needs its driver: pip install 'agent-rl[postgres]'.") from error
-        if is_sqlite(url):
+        if not is_sqlite(url):
+            event.listen(self._engine, "do_connect", self._connect_postgresql)
+            event.listen(self._engine, "connect", self._configure_postgresql)
+        elif read_only:
+            event.listen(self._engine, "do_connect", self._connect_read_only)
+        else:
             event.listen(self._engine, "connect", configure_sqlite)
             event.listen(self._engine, "begin", begin_sqlite)
-        else:
-            event.listen(self._engine, "connect", self._configure_postgresql)
 
     def transact(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction, and again after an outage: it may already have been committed, so it has to be
@@ -82,15 +93,28 @@ class Database:
     def close(self) -> None:
         """Idempotent."""
         self._engine.dispose()
+        self.closing.close()
 
     @property
     def name(self) -> str:
         """For messages: a path, or the URL without its password."""
         return str(self.url.database if is_sqlite(self.url) else self.url.render_as_string(hide_password=True))
 
+    def _connect_read_only(self, _dialect: object, _record: object, _args: object, _options: object) -> object:
+        return connect_read_only(Path(self.name), self._timeout_s)
+
+    def _connect_postgresql(
+        self, _dialect: object, _record: object, args: list[Any], options: dict[str, Any]
+    ) -> object:
+        from agent_rl.store.silence import impatient  # needs the driver
+
+        return impatient(self._timeout_s).connect(*args, **options)
+
     def _configure_postgresql(self, connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET synchronous_commit = on")
+            if self._read_only:
+                cursor.execute("SET default_transaction_read_only = on")
             owner = None if self._lock is None else _owner_unless_locked(cursor, self._lock)
         connection.commit()
         if owner is not None:
@@ -154,6 +178,17 @@ def configure_sqlite(connection: Any, _record: object) -> None:
     connection.text_factory = _damaged_or_not
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def connect_read_only(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """A file in WAL mode is read through its `-wal` file while that exists. Without one nobody writes, and the file is
+    opened as immutable: SQLite would otherwise leave files of its own beside it.
+    """
+    in_use = path.with_name(f"{path.name}-wal").exists()
+    uri = f"{path.resolve().as_uri()}?mode=ro{'' if in_use else '&immutable=1'}"
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout_s, check_same_thread=False)
+    connection.text_factory = _damaged_or_not
+    return connection
 
 
 def begin_sqlite(connection: Connection) -> None:

@@ -11,6 +11,7 @@ Calls block: an asynchronous caller makes them in a worker thread. One thread at
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import logging
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Connection, Executable, Table, and_, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, Executable, Table, and_, delete, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from agent_rl.errors import UserError
@@ -67,9 +68,28 @@ class Journal:
         def work(connection: Connection) -> None:
             if connection.execute(there).first() is None:
                 for table, rows in found:
-                    connection.execute(insert(table), rows)
+                    if table is schema.tool_sets:
+                        self._keep_tool_sets(connection, rows)
+                    else:
+                        connection.execute(insert(table), rows)
 
         self._database.transact(work)
+
+    def _keep_tool_sets(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert those that are new. One that is damaged is made good: its hash says what it was."""
+        known = self._definitions(connection, schema.tool_sets.c.hash.in_([row["hash"] for row in rows]))
+        for row in rows:
+            same = and_(self._own(schema.tool_sets), schema.tool_sets.c.hash == row["hash"])
+            if row["hash"] not in known:
+                connection.execute(insert(schema.tool_sets), row)
+            elif known[row["hash"]] != row["definitions"]:
+                connection.execute(update(schema.tool_sets).where(same).values(definitions=row["definitions"]))
+
+    def _definitions(self, connection: Connection, which: ColumnElement[bool]) -> dict[str | None, str]:
+        """The texts of tool sets by hash, and nothing for episodes that have none."""
+        columns = schema.tool_sets.c
+        found = connection.execute(select(columns.hash, columns.definitions).where(self._own(schema.tool_sets), which))
+        return {None: "", **dict(found.tuples().all())}
 
     def load_groups(self, from_index: int = 0) -> dict[int, Group]:
         """All groups with an index of at least `from_index`, ascending (gaps are possible); members by `member`."""
@@ -83,24 +103,29 @@ class Journal:
         groups, members = schema.groups.c, schema.records.c
         heads = select(groups.index, groups.task).where(self._own(schema.groups), of_groups).order_by(groups.index)
         bodies = (
-            select(members.group_index, members.record, members.token_rows, members.checksum)
+            select(members.group_index, members.record, members.token_rows, members.tools, members.checksum)
             .where(self._own(schema.records), of_members)
             .order_by(members.group_index, members.member)
         )
+        used = schema.tool_sets.c.hash.in_(select(members.tools).where(self._own(schema.records), of_members))
 
         def work(connection: Connection) -> dict[int, Group]:
             texts: dict[int, str] = dict(connection.execute(heads).tuples().all())
             trajectories: dict[int, list[Trajectory]] = {index: [] for index in texts}
             tasks: dict[int, Task] = {}
-            for index, record, token_rows, checksum in connection.execute(bodies):
-                if checksum != records.checksum(texts[index], record, token_rows):
+            definitions = self._definitions(connection, used)
+            tools_from_json = functools.cache(records.tools_from_json)
+            for index, record, token_rows, hash, checksum in connection.execute(bodies):
+                tools = definitions.get(hash, "")
+                if checksum != records.checksum(texts[index], record, token_rows, tools):
                     raise UserError(
                         f"Group {index} in {self._database.name} is damaged: it differs from its checksum. Restore the "
                         "store from a copy, or begin another run."
                     )
                 task = tasks.setdefault(index, records.task_from_json(texts[index]))
                 segments = records.segments_from_blob(token_rows)
-                trajectories[index].append(records.trajectory_from_json(record, task, segments))
+                episode = records.trajectory_from_json(record, task, segments, tools_from_json(tools))
+                trajectories[index].append(episode)
             return {
                 index: Group(index, tasks.get(index) or records.task_from_json(text), tuple(trajectories[index]))
                 for index, text in texts.items()
@@ -115,7 +140,10 @@ class Journal:
         """
         groups, members = schema.groups.c, schema.records.c
         query = (
-            select(groups.index, groups.task, members.member, members.record, members.token_rows, members.checksum)
+            select(
+                *(groups.index, groups.task, members.member),
+                *(members.record, members.token_rows, members.tools, members.checksum),
+            )
             .join_from(
                 schema.groups, schema.records, and_(members.run == groups.run, members.group_index == groups.index)
             )
@@ -125,8 +153,9 @@ class Journal:
 
         def work(connection: Connection) -> list[int]:
             damaged: defaultdict[int, list[str]] = defaultdict(list)
-            for index, task, member, record, token_rows, checksum in connection.execute(query):
-                if checksum != records.checksum(task, record, token_rows):
+            tools = self._definitions(connection, true())
+            for index, task, member, record, token_rows, hash, checksum in connection.execute(query):
+                if checksum != records.checksum(task, record, token_rows, tools.get(hash, "")):
                     damaged[index].append(f"{member} {task!r} {record!r} {token_rows.hex()}\n")
             for index, lines in damaged.items():
                 aside = folder / f"damaged-group-{index:08d}.txt"
@@ -138,6 +167,11 @@ class Journal:
         return self._database.transact(work)
 
     # --- questions ---
+
+    def environment(self) -> dict[str, Any] | None:
+        """What the run played, as `registry.environment_to_json` writes it; None where nothing is known of it."""
+        [(text,)] = self.rows(select(schema.runs.c.environment).where(schema.runs.c.key == self.run))
+        return None if text is None else json.loads(text)
 
     def rows(self, query: Executable) -> Sequence[Any]:
         """What a query of the tables in `schema` finds. It has to say `run == journal.run` itself."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from agent_rl.errors import UserError
 from agent_rl.types import (
+    JSON,
     Failure,
     FinishReason,
     IntArray,
@@ -33,10 +34,12 @@ from agent_rl.types import (
 T = TypeVar("T")
 Record: TypeAlias = dict[str, Any]
 
+_UNKNOWN = Failure("not_recorded", Owner.FRAMEWORK, "", "Earlier versions only counted failed attempts.")
 
-def checksum(task: str, record: str, token_rows: bytes) -> int:
+
+def checksum(task: str, record: str, token_rows: bytes, tools: str = "") -> int:
     """CRC-32 of what an episode is made of, to notice damage; 32 bits, unsigned."""
-    return zlib.crc32(token_rows, zlib.crc32(_bytes(record), zlib.crc32(_bytes(task))))
+    return zlib.crc32(_bytes(tools), zlib.crc32(token_rows, zlib.crc32(_bytes(record), zlib.crc32(_bytes(task)))))
 
 
 def _bytes(text: str) -> bytes:
@@ -57,28 +60,43 @@ def task_from_json(text: str) -> Task:
     return _build(Task, data, prompt=_messages(data["prompt"]), tags=tuple(data["tags"]))
 
 
+def tools_to_json(tools: Sequence[JSON]) -> str:
+    """Empty for no tools. Raises `UserError` when a definition is not JSON."""
+    return _dumps(tools, "The definition of a tool") if tools else ""
+
+
+def tools_from_json(text: str) -> tuple[JSON, ...]:
+    """Inverse of `tools_to_json`."""
+    return tuple(json.loads(text)) if text else ()
+
+
 def trajectory_to_json(trajectory: Trajectory) -> str:
-    """All but the token rows and the task, which is stored once for its group.
+    """All but the token rows, and the task and the tools, which are stored once for many.
 
     Raises `UserError` when a message, metric or state key holds something that is not JSON.
     """
     record = _fields(trajectory)
-    del record["task"], record["segments"]
+    del record["task"], record["segments"], record["tools"]
     return _dumps(record, f"Episode {trajectory.member} of task {trajectory.task.id!r}")
 
 
-def trajectory_from_json(text: str, task: Task, segments: tuple[Segment, ...]) -> Trajectory:
+def trajectory_from_json(
+    text: str, task: Task, segments: tuple[Segment, ...], tools: tuple[JSON, ...] = ()
+) -> Trajectory:
     """Inverse of `trajectory_to_json`, given back what is stored elsewhere."""
     data: Record = json.loads(text)
+    earlier = data.pop("earlier_failures", None) or [_fields(_UNKNOWN)] * (data.pop("attempts", 1) - 1)
     return _build(
         Trajectory,
         data,
         task=task,
         segments=segments,
+        tools=tools,
         prompt=_messages(data["prompt"]),
         turns=tuple(map(_turn, data["turns"])),
         stop_reason=StopReason(data["stop_reason"]),
-        failure=_failure(data["failure"]),
+        failure=None if data["failure"] is None else _failure(data["failure"]),
+        earlier_failures=tuple(map(_failure, earlier)),
     )
 
 
@@ -142,8 +160,8 @@ def _tool_result(data: Record) -> ToolResult:
     return _build(ToolResult, data, call=ToolCall(**data["call"]))
 
 
-def _failure(data: Record | None) -> Failure | None:
-    return None if data is None else _build(Failure, data, owner=Owner(data["owner"]))
+def _failure(data: Record) -> Failure:
+    return _build(Failure, data, owner=Owner(data["owner"]))
 
 
 def _turn(data: Record) -> Turn:

@@ -1,7 +1,8 @@
 """The folder of one run.
 
-`config.json`, `metrics.jsonl`, `checkpoints/`, at the end `report.json`; `store.db`, unless the store is elsewhere;
-`run.json`, which says where and which run of it this is; `lock`, which has one owner.
+`config.json`, and in `defaults.json` what it would be if nothing had been said; `metrics.jsonl`, `checkpoints/`, at the
+end `report.json`; `store.db`, unless the store is elsewhere;
+`run.json`, which says where and which run of it this is; `lock`, which has one owner; `outcome.json`, how it ended.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from agent_rl.config import Config, check_same_config, dump_config, load_config
+from agent_rl.config import Config, check_same_config, dump_config, dump_defaults, load_config
 from agent_rl.errors import ConfigError
 from agent_rl.store.identity import Identity, read_identity, write_identity
 from agent_rl.store.lock import LOCK, owned
+from agent_rl.store.outcome import outcome_recorded
 
 CONFIG_FILE = "config.json"
+DEFAULTS_FILE = "defaults.json"
 REPORT = "report.json"
 
 
@@ -53,10 +56,12 @@ def open_run(
         else:
             _check_unused(folder)
         dump_config(config, folder / CONFIG_FILE)  # first: from here on, the run can be resumed
+        dump_defaults(type(config), folder / DEFAULTS_FILE)
         identity = read_identity(folder) or Identity(uuid.uuid4().hex)
         latest = max((_opened(path) for path in folder.parent.iterdir()), default=0)
         write_identity(folder, replace(identity, opened=latest + 1))
-        yield folder
+        with outcome_recorded(folder):
+            yield folder
 
 
 def _check_unused(folder: Path) -> None:

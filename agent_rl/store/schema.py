@@ -1,6 +1,7 @@
 """The tables of the store. The whole schema is in this file; nothing here opens a database.
 
     runs -------------- one row per run: a SQLite file holds one, a PostgreSQL database any number of them
+     +-- tool_sets ---- definitions of tools, once for all episodes that were shown the same
      +-- groups ------- one row per finished group, keyed by its logical index; holds the task
      |    +-- trajectories  one row per member: columns to filter and sort by
      |    |    +-- records -------- what the episode was: JSON and token rows, the truth
@@ -10,9 +11,10 @@
      +-- checkpoints -- an index of the folders, which are the truth
      +-- evaluations -- one row per (name, step)
 
-Everything but `records`, `trained_tokens` and the tasks repeats what a record holds: it exists to be queried, without
-reading a record. That is why records have a table of their own. `run` is `runs.key`, a small number where the id, which
-is unique in the world, would take 32 bytes in each row and index. Changes come with a migration, see `migrations/`.
+Everything but `records`, `tool_sets`, `trained_tokens` and the tasks repeats what a record holds: it exists to be
+queried, without reading a record. That is why records have a table of their own. `run` is `runs.key`, a small number
+where the id, which is unique in the world, would take 32 bytes in each row and index. Changes come with a migration,
+see `migrations/`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = "0002"
+VERSION = "0003"
 """That of the latest migration."""
 
 metadata = MetaData()
@@ -66,6 +68,15 @@ runs = Table(
     Column("name", String, nullable=False, doc="that of its folder"),
     Column("created_at", Float, nullable=False, doc="seconds since the epoch"),
     Column("config", Text, nullable=False, doc="JSON of the options of the run"),
+    Column("environment", Text, doc="JSON, see registry.environment_to_json; null when it is not known"),
+)
+
+tool_sets = Table(
+    "tool_sets",
+    metadata,
+    _run(),
+    Column("hash", String(64), primary_key=True, doc="SHA-256 of the definitions, in hex"),
+    Column("definitions", Text, nullable=False, doc="JSON, see records.tools_to_json"),
 )
 
 groups = Table(
@@ -119,10 +130,12 @@ records = Table(
     _run(),
     _key("group_index"),
     _key("member"),
+    Column("tools", String(64), doc="hash of the tool set; null when no tools were shown"),
     Column("record", Text, nullable=False, doc="JSON, see records.trajectory_to_json"),
     Column("token_rows", LargeBinary, nullable=False, doc="see records.segments_to_blob"),
     Column("checksum", BigInteger, nullable=False, doc="see records.checksum"),
     _of("trajectories", "member"),
+    ForeignKeyConstraint(("run", "tools"), ("tool_sets.run", "tool_sets.hash"), name="records_of_tool_sets"),
 )
 
 turns = Table(
@@ -166,7 +179,7 @@ failures = Table(
     _run(),
     _key("group_index"),
     _key("member"),
-    Column("attempt", Integer, primary_key=True, autoincrement=False, doc="from 1; the trajectory keeps the last"),
+    Column("attempt", Integer, primary_key=True, autoincrement=False, doc="from 1"),
     Column("owner", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("stage", String, nullable=False),

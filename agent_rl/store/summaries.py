@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -33,12 +34,15 @@ def rows_of(group: Group, run: int) -> list[tuple[Table, list[Row]]]:
         "task": task,
         "finished_at": time.time(),
     }
-    found: list[tuple[Table, list[Row]]] = [(schema.groups, [head])]
+    tools = [records.tools_to_json(trajectory.tools) for trajectory in group.trajectories]
+    sets = [{"run": run, "hash": _hash(text), "definitions": text} for text in dict.fromkeys(tools) if text]
+    found: list[tuple[Table, list[Row]]] = [(schema.groups, [head]), (schema.tool_sets, sets)]
     members = [(t, {"run": run, "group_index": group.index, "member": t.member}) for t in group.trajectories]
     for trajectory, _ in members:
         _check(group, trajectory)
     found.append((schema.trajectories, [key | summary(t) for t, key in members]))
-    found.append((schema.records, [key | _record(t, task) for t, key in members]))
+    bodies = [key | _record(t, task, text) for (t, key), text in zip(members, tools, strict=True)]
+    found.append((schema.records, bodies))
     for table, details in DETAILS.items():
         found.append((table, [key | row for t, key in members for row in details(t)]))
     return [(table, rows) for table, rows in found if rows]
@@ -75,10 +79,19 @@ def _check(group: Group, trajectory: Trajectory) -> None:
         raise ValueError(f"group {group.index} has an episode of task {trajectory.task.id!r}, not {group.task.id!r}")
 
 
-def _record(trajectory: Trajectory, task: str) -> Row:
+def _record(trajectory: Trajectory, task: str, tools: str) -> Row:
     record = records.trajectory_to_json(trajectory)
     token_rows = records.segments_to_blob(trajectory.segments)
-    return {"record": record, "token_rows": token_rows, "checksum": records.checksum(task, record, token_rows)}
+    return {
+        "tools": _hash(tools) if tools else None,
+        "record": record,
+        "token_rows": token_rows,
+        "checksum": records.checksum(task, record, token_rows, tools),
+    }
+
+
+def _hash(tools: str) -> str:
+    return hashlib.sha256(tools.encode()).hexdigest()
 
 
 def _turns(trajectory: Trajectory) -> Iterator[Row]:
@@ -109,9 +122,9 @@ def _tool_calls(trajectory: Trajectory) -> Iterator[Row]:
 
 
 def _failures(trajectory: Trajectory) -> Iterator[Row]:
-    if (failure := trajectory.failure) is not None:
+    for attempt, failure in enumerate(trajectory.failures, 1):
         yield {
-            "attempt": trajectory.attempts,
+            "attempt": attempt,
             "owner": str(failure.owner),
             "kind": _column(failure.kind),
             "stage": _column(failure.stage),

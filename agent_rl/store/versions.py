@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from agent_rl.errors import UserError
 from agent_rl.store import schema
-from agent_rl.store.database import begin_sqlite, configure_sqlite
+from agent_rl.store.database import begin_sqlite, configure_sqlite, connect_read_only
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 FIRST = "0001"
@@ -73,6 +73,15 @@ def upgrade_file(path: Path, version: str) -> None:
     before.unlink(missing_ok=True)
     os.link(path, before)
     copy.replace(path)
+
+
+def upgraded_copy(path: Path, version: str, folder: Path, timeout_s: float) -> Path:
+    """A copy in `folder` with the present schema, of a SQLite file that has another and stays as it is."""
+    copy = folder / path.name
+    with closing(connect_read_only(path, timeout_s)) as old, closing(sqlite3.connect(copy)) as new:
+        old.backup(new)
+    upgrade_file(copy, version)
+    return copy
 
 
 def _known() -> set[str]:

@@ -29,6 +29,7 @@ class ViewConfig(Config):
     static: Path | None = Field(
         default=None, description="Write the page and all data to this folder instead, to open from disk or send on."
     )
+    store: str = Field(default="", description="URL of the runs' PostgreSQL with its password, where that is needed.")
 
 
 def view_command(argv: Sequence[str]) -> None:
@@ -48,7 +49,7 @@ def run(config: ViewConfig, say: Callable[[str], object], on_url: Callable[[str]
     for path in config.runs:
         if not path.is_dir():
             raise UserError(f"There is no folder {path}: name one that `agent-rl train` or `eval --run-dir` wrote.")
-    library = Library(config.runs or [Path("runs")])
+    library = Library(config.runs or [Path("runs")], config.store)
     try:
         if config.static is not None:
             count = export(library, config.static, on_run=lambda id: say(f"Writing {id} ..."))

@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
-from sqlalchemy import ColumnElement, FromClause, Select, and_, case, cast, func, literal, or_, select
-from sqlalchemy import Integer as SqlInteger
+from sqlalchemy import ColumnElement, FromClause, Select, and_, case, func, literal, or_, select
 
 from agent_rl.config import Config
 from agent_rl.errors import UserError
 from agent_rl.store import schema
 from agent_rl.store.journal import Journal
-from agent_rl.view.task_search import TaskIsTagged, TaskSays, contains
+from agent_rl.view.sql import TaskIsTagged, TaskSays, Whole, contains, contains_in_json
 
 BINS = 24
 LONGEST_PAGE = 1000
 TAGGED_GROUPS = 2000  # the groups whose tags are offered as filters
 MOST_PARTNERS = 64
 MOST_CHOICES = 100
+_SUMMARY = ("group", "reward", "outcome", "tokens", "sampled_tokens", "attempts", "step")
 
 _groups, _episodes, _records, _consumed = schema.groups.c, schema.trajectories.c, schema.records.c, schema.consumed.c
 
@@ -179,8 +179,8 @@ def _conditions(journal: Journal, asked: EpisodeQuery, threshold: float) -> list
             "unsuccessful": [~excluded, missed],
         }[asked.outcome]
     if asked.task:
-        pattern = contains(asked.task)
-        named = or_(_groups.task_id.icontains(asked.task, autoescape=True), TaskSays(_groups.task, pattern))
+        said = TaskSays(_groups.task, contains(asked.task), contains_in_json(asked.task))
+        named = or_(_groups.task_id.icontains(asked.task, autoescape=True), said)
         found.append(_of_groups(journal, named))
     if asked.tag:
         found.append(_of_groups(journal, TaskIsTagged(_groups.task, literal(asked.tag))))
@@ -208,13 +208,13 @@ def _histogram(
     width = (high - low) / BINS or 1.0
     bins = BINS if high > low else 1
     position = _bin(low, width, bins)
-    query = select(position, func.count()).select_from(source).where(*wanted, _episodes.reward.is_not(None))
-    counts: dict[int, int] = dict(tuple(row) for row in journal.rows(query.group_by(position)))
+    query = select(position, func.count()).select_from(source).where(*wanted).group_by(position)
+    counts: dict[int | None, int] = dict(tuple(row) for row in journal.rows(query))  # None: without a reward
     return [{"low": low + i * width, "high": low + (i + 1) * width, "count": counts.get(i, 0)} for i in range(bins)]
 
 
 def _bin(low: float, width: float, bins: int) -> ColumnElement[int]:
-    position = cast(func.floor((_episodes.reward - low) / width), SqlInteger)
+    position = Whole((_episodes.reward - low) / width)
     return case((position >= bins, bins - 1), else_=position)
 
 
@@ -237,7 +237,7 @@ def episode(journal: Journal, group: int, member: int, threshold: float) -> dict
     rows = [dict(row._mapping) for row in journal.rows(siblings.order_by(_episodes.member))]
     own = next(row for row in rows if row["member"] == member)
     names = ("member", "reward", "outcome", "stop_reason", "failure_owner", "turns")
-    summary = {name: own[name] for name in ("group", "reward", "outcome", "tokens", "sampled_tokens", "step")}
+    summary = {name: own[name] for name in _SUMMARY}
     del record["group_index"], task["prompt"]
     return record | summary | {"task": task, "siblings": [{name: row[name] for name in names} for row in rows]}
 

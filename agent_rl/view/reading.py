@@ -1,36 +1,25 @@
-"""Run folders and their journals, opened so that nothing in them changes, also while training writes to them.
-
-A SQLite database in WAL mode is read through its `-wal` file while that exists. Without one nobody writes, and the file
-is opened as immutable: SQLite would otherwise leave files of its own beside it.
-"""
+"""Run folders and their journals, opened so that nothing in them changes, also while training writes to them."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, NullPool, create_engine, select
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent_rl.errors import UserError, not_found
-from agent_rl.store import schema
-from agent_rl.store.database import Database
-from agent_rl.store.identity import RUN_FILE, read_identity
+from agent_rl.store.identity import RUN_FILE
 from agent_rl.store.journal import Journal
 from agent_rl.store.metrics import JSONL
-from agent_rl.store.opening import STORE, open_journal
+from agent_rl.store.opening import STORE, EmptyRunError, open_journal
 from agent_rl.store.run_folder import CONFIG_FILE
-from agent_rl.store.versions import upgrade_file, version_of
 
-_BUSY_TIMEOUT_S = 5.0
+_TIMEOUT_S = 5.0
 _MARKS = (CONFIG_FILE, STORE, JSONL, RUN_FILE)  # a folder with one of them is a run
 
 
@@ -45,11 +34,13 @@ class RunFolder:
 class Library:
     """The runs that may be looked at: run folders, and folders that hold some, at most one level further down.
 
-    New runs are found whenever `runs` is asked. Journals stay open between questions; `close` closes them.
+    `store` is the URL of their PostgreSQL with its password, where that is needed. New runs are found whenever `runs`
+    is asked. Journals stay open between questions; `close` closes them.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], store: str = "") -> None:
         self._paths = list(paths)
+        self._store = store
         self._journals: dict[Path, Journal] = {}
         self._opening = threading.Lock()
         self._owned = ExitStack()
@@ -85,17 +76,12 @@ class Library:
             return self._journals.get(run.path)
 
     def _open(self, folder: Path) -> Journal | None:
-        identity = read_identity(folder)
-        if identity is not None and identity.store:
-            return open_journal(folder, timeout_s=_BUSY_TIMEOUT_S)
         try:
-            return _read_file(folder / STORE, self._spare) if (folder / STORE).is_file() else None
+            return open_journal(folder, store=self._store, timeout_s=_TIMEOUT_S, read_only=True)
+        except EmptyRunError:
+            return None
         except SQLAlchemyError as error:  # an upgrade of something that only looks like a store
-            raise UserError(f"{folder / STORE} cannot be read: {error}.") from error
-
-    def _spare(self) -> Path:
-        """A folder that lasts as long as this."""
-        return Path(self._owned.enter_context(tempfile.TemporaryDirectory(prefix="agent-rl-view-")))
+            raise UserError(f"The store of {folder} cannot be read: {error}.") from error
 
     def close(self) -> None:
         """Idempotent."""
@@ -110,57 +96,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-class _ReadOnly(Database):
-    """A SQLite file that is only read. Every question has a connection of its own, so that threads may share this."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(URL.create("sqlite", database=str(path)), timeout_s=_BUSY_TIMEOUT_S)
-        self._engine = create_engine(self.url, poolclass=NullPool, creator=lambda: _connect(path))
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    in_use = path.with_name(f"{path.name}-wal").exists()
-    uri = f"{path.resolve().as_uri()}?mode=ro{'' if in_use else '&immutable=1'}"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, check_same_thread=False)
-    connection.text_factory = _decoded
-    return connection
-
-
-def _decoded(text: bytes) -> str:
-    """Damaged text is still shown."""
-    return text.decode("utf-8", "surrogateescape")
-
-
-def _read_file(path: Path, spare: Callable[[], Path]) -> Journal:
-    """The journal in a file. One of an earlier version is read from an upgraded copy in `spare()`."""
-    database = _ReadOnly(path)
-    try:
-        version = database.transact(lambda connection: version_of(connection, database.name))
-        if version not in (None, schema.VERSION):
-            path = _upgraded(path, version, spare())
-            database.close()
-            database = _ReadOnly(path)
-        key = None if version is None else database.transact(_first_run)
-        if key is None:
-            raise UserError(f"{path} holds no run.")
-    except BaseException:
-        database.close()
-        raise
-    return Journal(database, key)
-
-
-def _first_run(connection: Connection) -> int | None:
-    return connection.execute(select(schema.runs.c.key)).scalar()
-
-
-def _upgraded(path: Path, version: str, spare: Path) -> Path:
-    copy = spare / path.name
-    with closing(_connect(path)) as old, closing(sqlite3.connect(copy)) as new:
-        old.backup(new)
-    upgrade_file(copy, version)
-    return copy
 
 
 def _run_folders(path: Path) -> Iterable[Path]:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent_rl.config import Config
 from agent_rl.store.checkpoint import list_checkpoints
 from agent_rl.store.journal import Journal
 from agent_rl.store.lock import LOCK
 from agent_rl.store.metrics import JSONL
-from agent_rl.store.run_folder import CONFIG_FILE, REPORT
+from agent_rl.store.outcome import read_outcome
+from agent_rl.store.run_folder import CONFIG_FILE, DEFAULTS_FILE, REPORT
 from agent_rl.view import queries
 from agent_rl.view.reading import RunFolder, changed_at, read_json
 
@@ -32,12 +32,14 @@ def summary(run: RunFolder, journal: Journal | None) -> dict[str, Any]:
     kind = "eval" if "samples" in config else "train"
     step = found["groups"] if kind == "eval" else last_step(run.path)
     steps = config.get("tasks" if kind == "eval" else "steps")
+    status, reason = _status(run.path, step, steps)
     return found | {
         "id": run.id,
         "path": str(run.path),
         "kind": kind,
         "environment": config.get("environment") or found["environment"] or "",
-        "status": _status(run.path, step, steps),
+        "status": status,
+        "reason": reason,
         "step": step,
         "steps": steps,
         "changed_at": changed_at(run.path),
@@ -72,13 +74,22 @@ def _nothing() -> dict[str, Any]:
     }
 
 
-def _status(folder: Path, step: int, steps: int | None) -> str:
-    """By who owns the folder: whoever ended without a report or the last step was stopped."""
-    lock, report = folder / LOCK, folder / REPORT
-    reported = report.is_file() and (not lock.is_file() or report.stat().st_mtime >= lock.stat().st_mtime)
-    if not reported and lock.is_file() and _owner_lives(lock):
-        return "running"
-    return "finished" if report.is_file() or (steps is not None and step >= steps) else "stopped"
+def _status(folder: Path, step: int, steps: int | None) -> tuple[str, str]:
+    """`running`, `finished`, `stopped` or `failed`, and why in one sentence, where there is something to say.
+
+    What ended in peace is finished at its last step or with a report. Who left no word was killed.
+    """
+    lock, report, outcome = folder / LOCK, folder / REPORT, read_outcome(folder)
+    done = report.is_file() or (steps is not None and step >= steps)
+    if outcome is not None:
+        peaceful = "finished" if done else "stopped"
+        return {"ended": peaceful, "interrupted": "stopped", "failed": "failed"}[outcome.end], outcome.reason
+    if not lock.is_file() or (report.is_file() and report.stat().st_mtime >= lock.stat().st_mtime):
+        return ("finished" if done else "stopped"), ""
+    if _owner_lives(lock):
+        return "running", ""
+    owner = lock.read_text("utf-8", errors="replace").strip()
+    return "failed", f"{owner[:1].upper()}{owner[1:]} was killed, or its machine went down."
 
 
 def _owner_lives(lock: Path) -> bool:
@@ -163,36 +174,13 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def settings(folder: Path) -> list[dict[str, Any]]:
-    """Every setting of the run by path, with its default where the class is known, and whether it differs from it.
-
-    Imports what the classes of the options need, torch among it: seconds, the first time.
-    """
-    values = read_json(folder / CONFIG_FILE)
-    defaults = _flat(_defaults(values)) if values else {}
+    """Every setting of the run by path, with its default where that is known, and whether it differs from it."""
+    values, defaults = (_flat(read_json(folder / name)) for name in (CONFIG_FILE, DEFAULTS_FILE))
     return [
         {"path": path, "value": value, "changed": path not in defaults or defaults[path] != value}
         | ({"default": defaults[path]} if path in defaults else {})
-        for path, value in _flat(values).items()
+        for path, value in values.items()
     ]
-
-
-def _defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config of the same kind is when nothing is said; a recipe's own options are not known here."""
-    return _kind(values).model_construct().model_dump(mode="json", warnings=False)
-
-
-def _kind(values: Mapping[str, Any]) -> type[Config]:
-    if "samples" in values:
-        from agent_rl.evaluate.harness import EvalConfig
-
-        return EvalConfig
-    if "warm_start" in values:
-        from agent_rl.recipe import RecipeConfig
-
-        return RecipeConfig
-    from agent_rl.train_config import TrainConfig
-
-    return TrainConfig
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,9 +16,12 @@ import pytest
 import torch
 
 from agent_rl import cli
+from agent_rl.config import Config
+from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import UserError
 from agent_rl.store.lock import owned
 from agent_rl.store.opening import open_journal
+from agent_rl.store.outcome import Outcome, read_outcome
 
 SCRIPT = Path(__file__).with_name("train_parity.py")
 FULL_DISK = Path(__file__).with_name("full_disk.py")
@@ -61,6 +64,23 @@ def test_a_clock_that_jumps_by_years_changes_nothing(tmp_path: Path, monkeypatch
     ]
     assert seconds
     assert all(0 <= value < 60 for value in seconds)
+
+
+class Lost(parity.Parity):
+    async def reset(self, task, seed):
+        raise RuntimeError("the house is gone")
+
+
+def test_a_training_says_how_it_ended(tmp_path: Path) -> None:
+    run(tmp_path, steps=1)
+    assert read_outcome(tmp_path) == Outcome("ended")
+    config = parity.parity_config(steps=1, max_attempts=1)
+    with pytest.raises(ExceptionGroup):
+        anyio.run(lambda: parity.train_parity(tmp_path / "lost", config, EnvironmentSpec(Lost, Config())))
+    outcome = read_outcome(tmp_path / "lost")
+    assert outcome is not None
+    assert outcome.end == "failed"
+    assert "the house is gone" in outcome.reason
 
 
 def test_training_in_a_folder_of_another_process_is_refused(tmp_path: Path) -> None:

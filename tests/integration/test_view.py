@@ -23,7 +23,7 @@ from agent_rl.store import schema
 from agent_rl.store.lock import owned
 from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.testing.episodes import Played, make_trajectory
-from agent_rl.types import FinishReason, Group, Message, Task, ToolCall, ToolResult, Trajectory, Turn
+from agent_rl.types import Failure, FinishReason, Group, Message, Owner, Task, ToolCall, ToolResult, Trajectory, Turn
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 
@@ -61,6 +61,7 @@ def train(folder: Path) -> None:
     subprocess.run([sys.executable, str(TRAIN), str(folder), str(STEPS)], cwd=ROOT, check=True, timeout=240)
     config = {"steps": STEPS, "groups_per_batch": 2, "group_size": 4}
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "defaults.json").write_text(json.dumps({**config, "group_size": 8}))
 
 
 def write_hostile(folder: Path) -> None:
@@ -84,7 +85,8 @@ def hostile(task: Task, group: int, member: int, texts: Sequence[str]) -> Trajec
     )
     metrics = {ATTACKS[0]: 1.0}
     place = {"task": task, "group_index": group, "member": member, "prompt": task.prompt}
-    return replace(played, turns=turns, metrics=metrics, **place)
+    earlier = (Failure("crash", Owner.SANDBOX, texts[0][:99], texts[0][:999]),)
+    return replace(played, turns=turns, metrics=metrics, earlier_failures=earlier, **place)
 
 
 def hostile_turn(index: int, text: str) -> Turn:
@@ -277,7 +279,7 @@ def test_settings_say_what_differs(live):
     live.open("r/parity")
     live.page.get_by_role("heading", name="Settings that differ").wait_for()
     row = live.page.locator(".config tr", has_text="group_size")
-    row.wait_for(timeout=120_000)  # the options' classes need torch
+    row.wait_for()
     assert [cell.strip() for cell in row.inner_text().split("\t")] == ["group_size", "4", "was 8"]
 
 
@@ -459,6 +461,11 @@ def test_a_hostile_address_is_only_an_unknown_page(viewer):
         viewer.page.locator("#page [role=alert]").wait_for()
         assert viewer.page.locator("#page img").count() == 0
     viewer.said[:] = [line for line in viewer.said if "404" not in line and "400" not in line]
+
+
+def test_failures_of_earlier_attempts_are_told(viewer):
+    viewer.open("r/hostile/e/0/0")
+    assert "Attempt 1: sandbox" in " ".join(viewer.page.inner_text(".columns").split())
 
 
 def test_five_megabytes_are_cut_and_shown_when_asked_for(viewer):

@@ -16,7 +16,7 @@ import anyio
 import torch
 
 from agent_rl.curriculum.config import CurriculumConfig
-from agent_rl.environment import Environment
+from agent_rl.environment import Environment, EnvironmentSpec
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.journal import Journal
@@ -57,7 +57,12 @@ def parity_config(**changes: Any) -> TrainConfig:
 
 
 async def train_parity(
-    run_dir: Path, config: TrainConfig, *, curriculum: CurriculumConfig | None = None, **options: Any
+    run_dir: Path,
+    config: TrainConfig,
+    environment: EnvironmentSpec | None = None,
+    *,
+    curriculum: CurriculumConfig | None = None,
+    **options: Any,
 ) -> tuple[Progress, torch.nn.Module]:
     torch.set_num_threads(1)
     tokenizer = make_tokenizer(["say again 0123456789"], vocab_size=300)
@@ -70,9 +75,9 @@ async def train_parity(
         run_dir=run_dir,
         model=model,
         tokenizer=tokenizer,
-        environment=lambda task: Parity(),
+        environment=environment or (lambda task: Parity()),
         task_at=(curriculum or CurriculumConfig()).open(
-            Parity.tasks("train", 5),
+            (environment or Parity).tasks("train", 5),
             seed=config.seed,
             group_size=config.group_size,
             least=2,

@@ -100,8 +100,9 @@ def groups(draw: st.DrawFn) -> Group:
         failure=st.none() | FAILURES,
         setup_s=SECONDS,
         duration_s=SECONDS,
-        attempts=st.integers(1, 9),
+        earlier_failures=st.lists(FAILURES, max_size=2).map(tuple),
         metrics=st.dictionaries(TEXT, FLOATS, max_size=2),
+        tools=st.lists(JSON_OBJECTS, max_size=2).map(tuple),
     )
     members = draw(st.lists(trajectory, max_size=2))
     return Group(index, task, tuple(dataclasses.replace(t, member=i) for i, t in enumerate(members)))

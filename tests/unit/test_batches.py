@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,4 +99,20 @@ def test_metrics_leave_failures_out_and_count_them_by_owner() -> None:
     assert metrics["sampled_tokens"] == 2.0
     assert metrics["episodes_failed"] == 1.0
     assert metrics["failures/sandbox"] == 1.0
+    assert metrics["retries"] == 0.0
+
+
+def test_metrics_count_retries_by_owner_of_those_that_count_too() -> None:
+    lost = Failure("crash", Owner.PROVIDER, "generation", "gone")
+    members = (
+        replace(episode(0, 0, 1.0), earlier_failures=(lost, replace(lost, owner=Owner.TOOL))),
+        replace(episode(0, 1, 0.0, failed=True), earlier_failures=(lost,)),
+    )
+    metrics = batch_metrics(Batch((Group(0, TASK, members),), (), 1), weight_version=5)
+    assert (metrics["retries"], metrics["retries/provider"], metrics["retries/tool"]) == (3.0, 2.0, 1.0)
+
+
+def test_metrics_know_how_old_the_weights_were() -> None:
+    members = (episode(0, 0, 1.0, version=3), episode(0, 1, 0.0, version=5))
+    metrics = batch_metrics(Batch((Group(0, TASK, members),), (), 1), weight_version=5)
     assert (metrics["staleness_mean"], metrics["staleness_max"]) == (1.0, 2.0)

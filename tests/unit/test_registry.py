@@ -1,5 +1,8 @@
 """Names of environments and tools: by registration, entry point or dotted name; and what is said when there is none."""
 
+import functools
+import json
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import EntryPoint
@@ -7,11 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from pydantic import Field
 
 from agent_rl import registry
-from agent_rl.environment import Environment
+from agent_rl.cli import _import_file
+from agent_rl.config import Config
+from agent_rl.environment import Environment, EnvironmentSpec
 from agent_rl.errors import NotFoundError, UserError
 from agent_rl.registry import (
+    environment_from_json,
+    environment_to_json,
     environments,
     get_environment,
     get_tool,
@@ -21,6 +29,7 @@ from agent_rl.registry import (
 )
 from agent_rl.tool import tool
 from agent_rl.types import Message, Step, Task
+from agent_rl.wrapper import EnvironmentWrapper
 
 
 class Nothing(Environment):
@@ -101,6 +110,58 @@ def test_a_registered_class_is_found():
     register_environment("nothing", Nothing)
     assert get_environment("nothing") is Nothing
     assert environments()["nothing"].endswith("test_registry:Nothing")
+
+
+class Bounds(Config):
+    low: int = Field(0, description="Least.")
+    high: float = Field(1.0, description="Largest.")
+
+
+class Within(Nothing):
+    config_type = Bounds
+
+    def __init__(self, config: Bounds) -> None:
+        self.config = config
+
+
+def doubled(environment: Environment) -> Environment:
+    return environment
+
+
+def test_an_environment_is_written_down_with_its_options_and_comes_back():
+    spec = EnvironmentSpec(Within, Bounds(low=3, high=float("inf"))).wrapped(doubled).wrapped(EnvironmentWrapper)
+    written = json.loads(json.dumps(environment_to_json(spec)))
+    assert environment_from_json(written) == spec
+    assert environment_from_json(written, {"low": 5}).config == Bounds(low=5, high=float("inf"))
+    with pytest.raises(UserError, match="'lo'"):
+        environment_from_json(written, {"lo": 5})
+
+
+def test_a_wrapper_without_a_name_is_written_and_cannot_be_read_back():
+    spec = EnvironmentSpec(Nothing, Config()).wrapped(lambda environment: environment)
+    with pytest.raises(UserError, match=r"wrapped by .*<lambda>, which cannot be imported: name an environment"):
+        environment_from_json(environment_to_json(spec))
+    partly = spec.wrapped(functools.partial(doubled))
+    assert "functools.partial" in environment_to_json(partly)["wrappers"][1]
+
+
+def test_an_environment_in_a_script_is_found_by_those_who_run_beside_it(project: Path):
+    """Whether the script was run by itself, or by `agent-rl train script.py`."""
+    (project / "my_script.py").write_text(
+        "import json\n"
+        "from agent_rl.environment import EnvironmentSpec\n"
+        "from agent_rl.registry import environment_to_json\n"
+        "from agent_rl.testing.environments import GuessNumber\n\n"
+        "class Mine(GuessNumber):\n    pass\n\n"
+        "if __name__ == '__main__':\n"
+        "    print(json.dumps(environment_to_json(EnvironmentSpec(Mine, Mine.config_type()))))\n"
+    )
+    said = subprocess.run([sys.executable, "my_script.py"], cwd=project, check=True, capture_output=True, text=True)
+    assert environment_from_json(json.loads(said.stdout)).kind.__module__ == "my_script"
+    module = _import_file(project / "my_script.py")
+    spec = EnvironmentSpec(module.Mine, module.Mine.config_type())
+    assert spec.kind.__module__ == "agent_rl_recipe_my_script"
+    assert environment_to_json(spec)["kind"] == "my_script:Mine"
 
 
 def test_a_registered_tool_is_found():

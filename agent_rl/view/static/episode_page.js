@@ -14,10 +14,10 @@
       h("ul", { class: "legend" }, parts.map(([name, value]) => h("li", {}, h("span", { class: `key ${name}` }), `${name} ${format.seconds(value)}`))));
   }
 
-  function failure(found) {
+  function failure(found, attempt) {
     if (!found) return null;
-    return h("section", { class: "card failure" }, h("h2", {}, h("span", { class: "badge failed" }, text.inline(found.owner)), " ", text.inline(format.words(found.kind)), h("span", { class: "dim" }, " in ", text.inline(found.stage || "the episode"))),
-      text.block(found.message), h("p", { class: "dim" }, found.retryable ? "May be tried again; excluded from training and scores." : "Not worth another attempt; excluded from training and scores."),
+    return h("section", { class: attempt ? "card" : "card failure" }, h("h2", {}, attempt ? `Attempt ${attempt}: ` : null, h("span", { class: "badge failed" }, text.inline(found.owner)), " ", text.inline(format.words(found.kind)), h("span", { class: "dim" }, " in ", text.inline(found.stage || "the episode"))),
+      text.block(found.message), attempt ? null : h("p", { class: "dim" }, found.retryable ? "May be tried again; excluded from training and scores." : "Not worth another attempt; excluded from training and scores."),
       found.traceback ? h("details", {}, h("summary", {}, "Traceback"), text.block(found.traceback, "code")) : null);
   }
 
@@ -80,7 +80,7 @@
     };
     page.append(head(run, episode, signal), h("div", { class: "columns" },
       h("div", {}, h("div", { class: "tabs" }, tab("", "Conversation"), tab("tokens", "Tokens")), content),
-      h("div", { class: "stack" }, overlay?.card, failure(episode.failure), rewards(episode, show), others(run, episode),
+      h("div", { class: "stack" }, overlay?.card, failure(episode.failure), (episode.earlier_failures ?? []).map((found, index) => failure(found, index + 1)), rewards(episode, show), others(run, episode),
         table("Metrics", Object.entries(episode.metrics).map(([name, value]) => [name, format.number(value)])),
         table("Task data (the model never sees it)", Object.entries(episode.task.data ?? {}).map(([name, value]) => [name, text.block(format.value(value))]), false))));
     if (!tokens && turn >= 0) requestAnimationFrame(() => content.show(turn));

@@ -46,7 +46,7 @@
     return section("Checkpoints", found.length, rows.length ? h("table", { class: "compact" }, h("tbody", {}, rows)) : h("p", { class: "dim" }, "None yet."));
   }
 
-  /** What was set for this run. It comes last: to know the defaults takes the server a moment. */
+  /** What was set for this run. */
   function settings(run) {
     const card = section("Settings that differ", null, h("p", { class: "dim" }, "…"));
     view.source.settings(run).then((entries) => card.replaceWith(config(entries)), () => card.remove());
@@ -73,7 +73,7 @@
   function facts(run, several) {
     const found = [
       several ? ["run", h("a", { href: route(["r", run.id]) }, text.inline(run.id))] : null,
-      ["status", view.statusBadge(run.status)],
+      ["status", [view.statusBadge(run.status), run.reason ? h("p", { class: "dim" }, text.inline(run.reason, 400)) : null]],
       [run.kind === "eval" ? "tasks" : "steps", run.steps ? `${format.number(run.step)} / ${format.number(run.steps)}` : format.number(run.step)],
       ["episodes", format.number(run.episodes)],
       ["mean reward", format.number(run.reward)],

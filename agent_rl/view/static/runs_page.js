@@ -24,7 +24,8 @@
     return h("li", { class: "card run" },
       h("input", { type: "checkbox", "aria-label": `Compare ${run.id}`, ...(chosen ? { checked: true } : {}), onchange: onchoose }),
       h("a", { href: route(["r", run.id]), class: "row" },
-        h("strong", {}, text.inline(run.id)), status(run.status), h("span", { class: "badge" }, run.kind)),
+        h("strong", {}, text.inline(run.id)), status(run.status), h("span", { class: "badge" }, run.kind),
+        run.reason ? h("span", { class: "dim" }, text.inline(run.reason, 200)) : null),
       h("dl", { class: "facts" }, facts.map(([value, name]) => h("div", {}, h("dt", {}, name), h("dd", {}, typeof value === "string" ? text.inline(value) : value)))));
   }
 

@@ -82,6 +82,17 @@ def test_an_interrupted_selection_goes_on(tmp_path, monkeypatch):
     assert read_tasks(output) == read_tasks(whole)
 
 
+def test_a_selection_goes_on_with_another_file_and_range_and_plays_nothing_again(tmp_path):
+    folder, other = tmp_path / "run", tmp_path / "narrow.jsonl"
+    _, first = select(tmp_path, "--run-dir", str(folder))
+    before = first.read_bytes()
+    options = ["--run-dir", str(folder), "--resume", "--output", str(other), "--max-pass-rate", "0.5"]
+    assert select(tmp_path, *options)[0] == 0
+    assert [task.data["wins"] for task in read_tasks(other)] == [1, 2, 3, 4] * 2
+    assert first.read_bytes() == before
+    assert Coins.played == {}
+
+
 def _fail(*_):
     raise RuntimeError
 

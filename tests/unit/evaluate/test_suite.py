@@ -151,6 +151,20 @@ def test_a_suite_that_breaks_off_goes_on_where_it_stopped(file, tmp_path, played
         run(config(file, run_dir=str(folder), resume=True))
 
 
+def test_a_finished_suite_that_is_resumed_plays_nothing(file, tmp_path, played, monkeypatch):
+    source, whole = played["random"]
+    folder = shutil.copytree(source, tmp_path / "run")
+
+    async def reset(*_):
+        raise AssertionError("it is played again")
+
+    monkeypatch.setattr(GuessNumber, "reset", reset)
+    seen = []
+    report = run(config(file, run_dir=str(folder), resume=True), on_group=seen.append)
+    assert len(seen) == 20
+    assert report.success == whole.success
+
+
 def test_a_budget_is_shared_and_what_is_left_is_the_next_ones(file, tmp_path, shares):
     report = run(config(file, **{"budget.seconds": 100.0, "run_dir": str(tmp_path / "run")}))
     assert shares[0] == pytest.approx(100 * 16 / 28)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from agent_rl.exchange import atif as ours
 from agent_rl.exchange import chat, verifiers, verl
+from agent_rl.exchange.conversation import RowError
 from agent_rl.exchange.formats import read_groups, write_groups
 from agent_rl.store.records import trajectory_to_json
 from agent_rl.types import (
@@ -55,6 +56,8 @@ ACTION = st.builds(
 ANSWER = st.builds(Message, st.just("user"), TEXT) | st.builds(
     Message, st.just("tool"), TEXT, st.just(()), st.sampled_from(["a", "z"])
 )
+TOOLS = st.lists(st.builds(lambda *said: definition(*said), TEXT, DATA), max_size=2).map(tuple)
+FAILURE = st.builds(Failure, TEXT, st.sampled_from(Owner), TEXT, TEXT, TEXT, st.booleans())
 RESULT = st.builds(ToolResult, CALL, TEXT, st.none() | TEXT, NUMBER)
 KEY = st.recursive(st.none() | st.integers() | TEXT | st.binary(max_size=3), lambda k: st.tuples(k, k), max_leaves=3)
 
@@ -89,7 +92,7 @@ def groups(draw: st.DrawFn) -> Group:
 def episodes(draw: st.DrawFn, task: Task, index: int, member: int) -> Trajectory:
     parts = tuple(draw(st.lists(segments(), max_size=2)))
     turns = tuple(draw(turn(number, parts)) for number in range(draw(st.integers(0, 3))))
-    failure = draw(st.none() | st.builds(Failure, TEXT, st.sampled_from(Owner), TEXT, TEXT, TEXT, st.booleans()))
+    failure = draw(st.none() | FAILURE)
     return Trajectory(
         task=task,
         group_index=index,
@@ -103,8 +106,9 @@ def episodes(draw: st.DrawFn, task: Task, index: int, member: int) -> Trajectory
         began_at=draw(st.sampled_from([0.0, 1.7e9])),
         setup_s=draw(NUMBER),
         duration_s=1.5,
-        attempts=draw(st.integers(1, 3)),
+        earlier_failures=tuple(draw(st.lists(FAILURE, max_size=2))),
         metrics=draw(NUMBERS),
+        tools=draw(TOOLS),
     )
 
 
@@ -130,6 +134,10 @@ def turn(draw: st.DrawFn, number: int, parts: tuple[Segment, ...]) -> Turn:
     )
 
 
+def definition(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "description": "Does it.", "parameters": parameters}}
+
+
 def everything() -> Group:
     """Siblings with all that can be lost: bits of log-probs, masks, versions, a failure, an internal turn."""
     call = ToolCall("a", "run", {"x": [1, None]})
@@ -148,11 +156,18 @@ def everything() -> Group:
     )
     won = Trajectory(
         task, 2**40, 0, 2**62, task.prompt, (segment,), (first, inside, last), StopReason.TERMINATED, None, 1.7e9, 0.5,
-        1.5, 2, {"m": 1.0},
+        1.5, (), {"m": 1.0}, (definition("run", {"type": "object", "properties": {"x": {}}}),),
     )  # fmt: skip
     failure = Failure("crash", Owner.PROVIDER, "step", "gone", "Traceback", True)
     return Group(
-        2**40, task, (won, dataclasses.replace(won, member=1, stop_reason=StopReason.FAILURE, failure=failure))
+        2**40,
+        task,
+        (
+            won,
+            dataclasses.replace(
+                won, member=1, stop_reason=StopReason.FAILURE, failure=failure, earlier_failures=(failure,)
+            ),
+        ),
     )
 
 
@@ -181,7 +196,8 @@ def test_parquet_loses_nothing(tmp_path_factory: pytest.TempPathFactory):
                 assert trajectory_to_json(new) == trajectory_to_json(old)
                 assert [turn.state_key for turn in new.turns] == [turn.state_key for turn in old.turns]
                 assert list(map(bits, new.segments)) == list(map(bits, old.segments))
-                assert new.failure == old.failure
+                assert new.failures == old.failures
+                assert new.tools == old.tools
 
     check()
 
@@ -210,7 +226,8 @@ def shown(episode: Trajectory) -> Any:
             carried = 0.0
     said = [(turn.action, turn.observations) for turn in turns]
     failure = episode.failure and (episode.failure.kind, episode.failure.owner, episode.failure.message)
-    return episode.member, episode.seed, episode.prompt, said, rewards, episode.stop_reason, failure, episode.metrics
+    end = rewards, episode.stop_reason, failure, episode.metrics
+    return episode.member, episode.seed, episode.prompt, said, *end, episode.tools
 
 
 def through_json(rows: Any) -> list[dict[str, Any]]:
@@ -251,6 +268,7 @@ def test_atif_documents_are_valid_and_come_back(group: Group):
     for row, episode in zip(rows, group.trajectories, strict=True):
         document = atif.Trajectory.model_validate(row)
         assert document.schema_version == "ATIF-v1.7"
+        assert tuple(document.agent.tool_definitions or ()) == episode.tools
         assert document.final_metrics is not None
         tokens = [step.metrics for step in document.steps if step.metrics is not None]
         assert document.final_metrics.total_completion_tokens == sum(turn.end - turn.start for turn in episode.turns)
@@ -275,6 +293,23 @@ def test_atif_has_the_tokens_of_each_turn():
 
 
 # --- files of others ------------------------------------------------------------------------------------------------
+
+
+def test_definitions_of_tools_are_where_each_format_has_them():
+    group = everything()
+    flat = {"name": "run", "description": "Does it.", "parameters": {"type": "object", "properties": {"x": {}}}}
+    (tool,) = group.trajectories[0].tools
+    assert next(chat.to_rows(group))["tools"] == [tool] == [{"type": "function", "function": flat}]
+    assert next(ours.to_rows(group))["agent"]["tool_definitions"] == [tool]
+    (row, _) = verifiers.to_rows(group)
+    assert row["tool_defs"] == [flat]
+    (again,) = verifiers.from_rows([{**row, "tool_defs": [{**flat, "strict": None}]}])  # as verifiers dumps them
+    assert again.trajectories[0].tools == (tool,)
+    bare = dataclasses.replace(group, trajectories=(dataclasses.replace(group.trajectories[0], tools=()),))
+    assert "tools" not in next(chat.to_rows(bare))
+    for wrong in ({"name": "x"}, ["x"]):
+        with pytest.raises(RowError, match="tools must be a list of definitions"):
+            list(chat.from_rows([{"messages": [], "tools": wrong}]))
 
 
 def test_a_chat_of_somebody_elses():

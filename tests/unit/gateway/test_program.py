@@ -1,6 +1,7 @@
 """Agent programs that act through the gateway become ordinary trajectories, and their failures have owners."""
 
 import sys
+from functools import partial
 
 import anyio
 import httpx
@@ -27,10 +28,13 @@ print(json.load(urllib.request.urlopen(request))["choices"][0]["message"]["conte
 """
 
 
-async def ask(assignment) -> str:
+TOOLS = [{"type": "function", "function": {"name": "look", "description": "", "parameters": {"type": "object"}}}]
+
+
+async def ask(assignment, **options) -> str:
     """The smallest agent there is: one question, whose answer is the answer."""
     async with httpx.AsyncClient(timeout=30) as http:
-        body = {"model": assignment.model, "messages": [message_to_wire(m) for m in assignment.prompt]}
+        body = {"model": assignment.model, "messages": [message_to_wire(m) for m in assignment.prompt], **options}
         reply = await http.post(f"{assignment.base_url}/chat/completions", json=body)
         return reply.raise_for_status().json()["choices"][0]["message"]["content"]
 
@@ -54,6 +58,12 @@ async def play(program, engine, codec, limits=None):
 def hidden() -> str:
     (task,) = GuessNumber.tasks("train", 1)
     return str(task.data["hidden"])
+
+
+async def test_the_tools_of_an_episode_are_those_that_the_program_offered(codec, saying, hidden):
+    assert (await play(ask, saying(hidden), codec)).tools == ()
+    offered = await play(partial(ask, tools=TOOLS), saying(hidden), codec)
+    assert offered.tools == tuple(TOOLS)
 
 
 async def test_a_function_plays_and_the_environment_judges(codec, saying, hidden):

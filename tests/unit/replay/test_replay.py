@@ -12,12 +12,13 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from pydantic import Field
 
 from agent_rl import cli
 from agent_rl.chat.codec import ChatCodec
-from agent_rl.config import build, dump_config
+from agent_rl.config import Config, build, dump_config
 from agent_rl.engine.local import LocalEngine
-from agent_rl.environment import Environment
+from agent_rl.environment import Environment, EnvironmentSpec
 from agent_rl.errors import UserError
 from agent_rl.evaluate.eval_config import EvalConfig
 from agent_rl.evaluate.harness import run
@@ -33,6 +34,7 @@ from agent_rl.store.opening import open_journal
 from agent_rl.testing.environments import GuessNumber
 from agent_rl.testing.episodes import Played, make_group, make_trajectory
 from agent_rl.types import Message, SamplingParams, Step, StopReason, Task, ToolCall, ToolResult, Trajectory
+from agent_rl.wrapper import EnvironmentWrapper
 
 GUESS = f"{GuessNumber.__module__}:GuessNumber"
 PARITY = Path(__file__).parents[2] / "integration" / "train_parity.py"
@@ -279,6 +281,49 @@ def test_the_command_plays_an_episode_again(evaluated: Path, capsys: pytest.Capt
     for episode in ("0.0", "3.1"):
         assert cli.main(["replay", str(evaluated), episode]) == 0
         assert capsys.readouterr().out == "environment: the same\n"
+
+
+def test_the_command_knows_the_environment_of_a_training_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Its options and wrappers too; given options win."""
+    config = parity.parity_config(steps=1, groups_per_batch=1, group_size=2)
+    spec = EnvironmentSpec(Worded, Words(word="well")).wrapped(Louder)
+    dump_config(config, tmp_path / "config.json")
+    anyio.run(lambda: parity.train_parity(tmp_path, config, spec))
+    assert episodes_of(tmp_path)[0].prompt[0].content == "WELL"
+    for episode in ("0.0", "0.1"):
+        assert cli.main(["replay", str(tmp_path), episode]) == 0
+        assert capsys.readouterr().out == "environment: the same\n"
+    assert cli.main(["replay", str(tmp_path), "0.0", "--environment-options", "word", "no"]) == 1
+    assert "environment: prompt: stored" in capsys.readouterr().out
+
+
+class Words(Config):
+    word: str = Field("", description="How it begins.")
+
+
+class Worded(parity.Parity):
+    config_type = Words
+
+    def __init__(self, config: Words) -> None:
+        self._word = config.word
+
+    @classmethod
+    def tasks(cls, split: str, count: int, seed: int = 0, *, config: Words) -> list[Task]:
+        return super().tasks(split, count, seed)
+
+    async def reset(self, task: Task, seed: int) -> Sequence[Message]:
+        await super().reset(task, seed)
+        return [Message("user", self._word)]
+
+
+class Louder(EnvironmentWrapper):
+    async def reset(self, task: Task, seed: int) -> Sequence[Message]:
+        return [replace(message, content=message.content.upper()) for message in await super().reset(task, seed)]
+
+
+def test_an_evaluation_stores_its_environment(evaluated: Path):
+    with open_journal(evaluated) as journal:
+        assert journal.environment() == {"kind": GUESS, "options": {"high": 20}, "wrappers": []}
 
 
 def test_the_command_shows_the_first_difference(evaluated: Path, capsys: pytest.CaptureFixture[str]):

@@ -110,6 +110,7 @@ async def test_tool_calls_and_their_results_are_in_the_turns():
     trajectory = await play(CountUp(), task)
     assert trajectory.reward == 1.0
     assert [turn.action.tool_calls[0].name for turn in trajectory.turns[:-1]] == ["add", "add"]
+    assert trajectory.tools == tuple(tool.definition for tool in CountUp().tools)
     assert [turn.tool_results[0].content for turn in trajectory.turns[:-1]] == ["The total is 1.", "The total is 2."]
 
 

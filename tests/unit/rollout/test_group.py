@@ -22,7 +22,9 @@ class Play:
         await anyio.lowlevel.checkpoint()
         if self.failures.get(member, 0):
             self.failures[member] -= 1
-            failure = Failure("crash", Owner.SANDBOX, "step", "gone", retryable=self.retryable)
+            failure = Failure(
+                "crash", Owner.SANDBOX, "step", f"{self.failures[member]} to come", retryable=self.retryable
+            )
             return Trajectory(task, group_index, member, seed, (), (), (), StopReason.FAILURE, failure)
         return Trajectory(task, group_index, member, seed, (), (), (), StopReason.TERMINATED)
 
@@ -44,6 +46,7 @@ async def test_a_failed_member_is_tried_again_with_the_same_seed(task):
     play = Play({1: 2})
     group = await group_of(play, task, max_attempts=3)
     assert [t.attempts for t in group.trajectories] == [1, 3, 1]
+    assert [failure.message for failure in group.trajectories[1].failures] == ["1 to come", "0 to come"]
     assert sorted(play.calls) == [(0, 11), (1, 11), (1, 11), (1, 11), (2, 11)]
     assert len(group.valid) == 3
 
@@ -53,6 +56,7 @@ async def test_what_still_fails_is_kept_but_does_not_count(task):
     group = await group_of(play, task, max_attempts=2)
     assert [t.failure is None for t in group.trajectories] == [True, False, True]
     assert group.trajectories[1].attempts == 2
+    assert [failure.message for failure in group.trajectories[1].failures] == ["4 to come", "3 to come"]
     assert [t.member for t in group.valid] == [0, 2]
 
 

@@ -62,7 +62,7 @@ def example_trajectory(task: Task, index: int, member: int, turns: int, tokens: 
         failure=failure,
         setup_s=0.25,
         duration_s=float(rng.random()),
-        attempts=1 + member,
+        earlier_failures=tuple(Failure("crash", Owner.SANDBOX, "setup", f"attempt {i}") for i in range(1, member + 1)),
         metrics={"rows": 3.0},
     )
 

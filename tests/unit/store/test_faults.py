@@ -1,6 +1,9 @@
 """The database is locked, away, full: waited for until a deadline, then one sentence, and nothing lost or twice."""
 
 import itertools
+import os
+import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from sqlalchemy import event, select, text
 
 from agent_rl.errors import UserError
 from agent_rl.store import schema
-from agent_rl.store.opening import create_journal
+from agent_rl.store.opening import create_journal, open_journal
 from tests.unit.envs.sql.servers import postgres_home, running_postgres
 
 
@@ -147,6 +150,43 @@ def test_a_server_that_stays_away_is_one_sentence_after_the_deadline(tmp_path, m
             create_journal(tmp_path, store=url, timeout_s=60)  # at once: an address is wrong more often than asleep
         with running_postgres(*home), create_journal(tmp_path) as again:
             assert list(again.load_groups()) == [0]
+
+
+def test_a_server_that_falls_silent_is_one_sentence_after_the_deadline(tmp_path, make_group, server):
+    """The kernel goes on accepting, connections too, but nobody answers."""
+    with (
+        postgres_home() as home,
+        running_postgres(*home) as (url, postmaster),
+        create_journal(tmp_path, store=url, timeout_s=2) as journal,
+    ):
+        journal.append_group(make_group(0))
+        [(backend,)] = journal.rows(text("SELECT pg_backend_pid()"))
+        for process in (backend, postmaster.pid):
+            os.kill(process, signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"could not be used for 2 s \(no answer for 2 s\): end what locks it"):
+            journal.append_group(make_group(1))
+        assert time.monotonic() - began < 10
+        with pytest.raises(UserError, match="cannot be used: connection timeout expired"):
+            open_journal(tmp_path, timeout_s=2)
+        for process in (backend, postmaster.pid):
+            os.kill(process, signal.SIGCONT)
+        journal.append_group(make_group(1))
+        assert list(journal.load_groups()) == [0, 1]
+
+
+def test_a_server_that_never_says_a_word_is_one_sentence(tmp_path):
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"postgresql+psycopg://me@127.0.0.1:{silent.getsockname()[1]}/rl"
+        began = time.monotonic()
+        with pytest.raises(UserError, match="cannot be used: connection timeout expired"):
+            create_journal(tmp_path, store=url, timeout_s=2)
+        assert time.monotonic() - began < 10
+
+
+def test_a_slow_answer_is_waited_for_as_long_as_there_is_some(tmp_path, postgresql):
+    with create_journal(tmp_path, store=postgresql, timeout_s=1.5) as journal:
+        assert len(journal.rows(text("SELECT pg_sleep(0.1), repeat('x', 100000) FROM generate_series(1, 25)"))) == 25
 
 
 def test_a_reader_sees_whole_groups_while_the_run_writes(tmp_path, make_group):

@@ -4,6 +4,8 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -11,12 +13,16 @@ import numpy as np
 import pytest
 from sqlalchemy import select, text
 
+from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import UserError
+from agent_rl.registry import environment_from_json
 from agent_rl.store import schema, trained_tokens
 from agent_rl.store.checkpoint import Checkpoint
 from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.store.trained_tokens import TrainedTokens
-from agent_rl.types import ToolCall, ToolResult
+from agent_rl.testing.environments import GuessNumber, GuessNumberConfig
+from agent_rl.types import JSON, Group, ToolCall, ToolResult
+from agent_rl.wrapper import EnvironmentWrapper
 
 WRITER = Path(__file__).with_name("append_forever.py")
 ROOT = Path(__file__).parents[3]
@@ -55,6 +61,35 @@ def test_an_index_that_is_there_keeps_its_first_group(journal, make_group):
     journal.append_group(make_group(1, members=2))
     journal.append_group(make_group(1, members=3))
     assert len(journal.load_groups()[1].trajectories) == 2
+
+
+def shown(group: Group, *tools: tuple[JSON, ...]) -> Group:
+    """The group, its members shown these tools in turn."""
+    members = zip(group.trajectories, tools, strict=True)
+    return replace(group, trajectories=tuple(replace(episode, tools=given) for episode, given in members))
+
+
+def test_a_set_of_tools_is_stored_once_for_all_that_were_shown_it(journal, make_group):
+    look, go = ({"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look", "go"))
+    journal.append_group(shown(make_group(0), (look,), (look,), ()))
+    journal.append_group(shown(make_group(1), (look,), (look, go), (look,)))
+    assert len(rows(journal, schema.tool_sets)) == 2
+    assert [row["tools"] is None for row in rows(journal, schema.records)] == [False, False, True, *[False] * 3]
+    found = journal.load_groups()
+    assert [t.tools for t in found[0].trajectories] == [(look,), (look,), ()]
+    assert [t.tools for t in journal.read_groups([1])[1].trajectories] == [(look,), (look, go), (look,)]
+
+
+def test_the_environment_is_written_once_for_a_run(tmp_path, store):
+    spec = EnvironmentSpec(GuessNumber, GuessNumberConfig(high=20)).wrapped(EnvironmentWrapper)
+    with create_journal(tmp_path, store=store, environment=spec):
+        pass
+    other = EnvironmentSpec(GuessNumber, GuessNumberConfig(high=9))
+    for opening in (open_journal, partial(create_journal, environment=other)):
+        with opening(tmp_path) as again:
+            assert environment_from_json(again.environment()) == spec
+    with create_journal(tmp_path / "other") as unknown:
+        assert unknown.environment() is None
 
 
 def test_a_group_is_written_whole_or_not_at_all(journal, make_group):
@@ -130,8 +165,14 @@ def test_turns_tool_calls_and_failures_have_rows_of_their_own(journal, make_grou
         (1, 1, None, 0.001),
     ]
     assert {row["name"] for row in calls} == {"run_sql"}
+    earlier = {"owner": "sandbox", "kind": "crash", "stage": "setup"}
     failure = {"attempt": 2, "owner": "sandbox", "kind": "timeout", "stage": "step", "message": "took too long"}
-    assert rows(journal, schema.failures) == [{**key, **failure}]
+    assert rows(journal, schema.failures) == [
+        {**key, **earlier, "attempt": 1, "message": "attempt 1"},
+        {**key, **failure},
+        {**key, **earlier, "member": 2, "attempt": 1, "message": "attempt 1"},
+        {**key, **earlier, "member": 2, "attempt": 2, "message": "attempt 2"},
+    ]
 
 
 def test_columns_hold_any_name_that_a_model_may_call(journal, make_group):

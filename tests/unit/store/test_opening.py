@@ -149,6 +149,24 @@ def test_a_damaged_group_is_set_aside_and_a_consumed_one_stops(tmp_path, store, 
         assert list(journal.read_groups([1])) == [1]
 
 
+@pytest.mark.parametrize("column", ["definitions", "tools"])
+def test_damaged_tools_are_made_good_by_the_next_episode(tmp_path, store, make_group, column) -> None:
+    group, tools = make_group(0, members=1), ({"type": "function", "function": {"name": "look"}},)
+    group = dataclasses.replace(group, trajectories=(dataclasses.replace(group.trajectories[0], tools=tools),))
+    with create_journal(tmp_path, store=store) as journal:
+        journal.append_group(group)
+        if column == "tools":
+            damage(journal, 0, "tools", None)
+        else:
+            query = update(schema.tool_sets).values(definitions='[{"type": "function"')
+            journal._database.transact(lambda connection: connection.execute(query))
+        with pytest.raises(UserError, match=r"Group 0 in .* is damaged"):
+            journal.load_groups()
+        assert journal.set_aside_damaged(tmp_path) == [0]
+        journal.append_group(group)
+        assert journal.load_groups()[0].trajectories[0].tools == tools
+
+
 def test_text_that_is_no_longer_text_is_damage_too(tmp_path: Path, make_group) -> None:
     """A flipped bit may break UTF-8, and must not keep the driver from reading the rest."""
     with create_journal(tmp_path) as journal:

@@ -49,8 +49,18 @@ def test_numpy_scalars_are_stored_by_value(make_group):
 def test_an_older_row_without_a_new_field_takes_its_default(make_group):
     trajectory = make_group(0).trajectories[2]
     record = json.loads(records.trajectory_to_json(trajectory))
-    del record["attempts"]
-    assert records.trajectory_from_json(json.dumps(record), trajectory.task, ()).attempts == 1
+    del record["earlier_failures"], record["setup_s"]
+    again = records.trajectory_from_json(json.dumps(record), trajectory.task, ())
+    assert (again.attempts, again.setup_s) == (1, 0.0)
+
+
+def test_an_older_row_counted_its_attempts_and_kept_no_failure_of_them(make_group):
+    trajectory = make_group(0).trajectories[2]
+    record = json.loads(records.trajectory_to_json(trajectory))
+    del record["earlier_failures"]
+    again = records.trajectory_from_json(json.dumps({**record, "attempts": 3}), trajectory.task, ())
+    assert again.attempts == 3
+    assert [failure.kind for failure in again.earlier_failures] == ["not_recorded"] * 2
 
 
 @pytest.mark.parametrize("data", [{"rows": {1, 2}}, {"blob": b"x"}, {"nested": [object()]}])

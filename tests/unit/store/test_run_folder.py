@@ -34,6 +34,7 @@ def opened(config: Config, name: str, run_dir: Path | None, **options) -> Path:
 def test_a_new_run_writes_its_config_and_refuses_a_used_folder(tmp_path: Path) -> None:
     folder = opened(Options(rate=2.0), "demo", tmp_path / "run", resume=False)
     assert load_config(Options, folder / "config.json") == Options(rate=2.0)
+    assert load_config(Options, folder / "defaults.json") == Options()
     with pytest.raises(ConfigError, match="not empty: add --resume"):
         opened(Options(), "demo", tmp_path / "run", resume=False)
 

@@ -7,19 +7,24 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, select, text
 
+from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import UserError
 from agent_rl.store import records, schema
 from agent_rl.store.database import begin_sqlite
 from agent_rl.store.opening import create_journal, open_journal
 from agent_rl.store.versions import MIGRATIONS, upgrade
+from agent_rl.testing.environments import GuessNumber, GuessNumberConfig
+from agent_rl.types import Group
 from tests.property.test_store import exact
 
 FIRST_TABLES = """
@@ -41,6 +46,7 @@ CREATE TABLE consumed (group_index INTEGER NOT NULL, step INTEGER NOT NULL, posi
 INSERT INTO store VALUES (1);
 """
 """What the first version wrote, by `.schema` of sqlite3."""
+TOOLS = ({"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}},)
 SUMMARY = "?, ?, 0.1, 'terminated', NULL, NULL, 2, 4, 2, 128, 64, 1, 0.25, 0, 1, 0.5, ?, ?"
 
 
@@ -53,17 +59,25 @@ def write_first_version(path: Path, groups) -> None:
             task = records.task_to_json(group.task)
             connection.execute("INSERT INTO groups VALUES (?, ?, 'sql', ?, 5.0)", (group.index, group.task.id, task))
             for episode in group.trajectories:
-                record, rows = records.trajectory_to_json(episode), records.segments_to_blob(episode.segments)
+                record = {**json.loads(records.trajectory_to_json(episode)), "attempts": 1}
+                del record["earlier_failures"]
+                rows = records.segments_to_blob(episode.segments)
                 connection.execute(
-                    f"INSERT INTO trajectories VALUES ({SUMMARY})", (group.index, episode.member, record, rows)
+                    f"INSERT INTO trajectories VALUES ({SUMMARY})",
+                    (group.index, episode.member, json.dumps(record), rows),
                 )
         connection.execute("INSERT INTO consumed VALUES (1, 1, 0)")
         connection.execute("INSERT INTO evaluations VALUES ('after', 4, ?)", (json.dumps({"success": 0.5}),))
         connection.commit()
 
 
+def at_first(group: Group) -> Group:
+    """The group of episodes that succeeded or failed at the first attempt."""
+    return replace(group, trajectories=tuple(replace(t, earlier_failures=()) for t in group.trajectories))
+
+
 def test_a_journal_of_the_first_version_opens_with_all_that_it_held(tmp_path, make_group):
-    groups = {index: make_group(index) for index in (0, 1, 3)}
+    groups = {index: at_first(make_group(index)) for index in (0, 1, 3)}
     write_first_version(tmp_path / "old" / "store.db", groups.values())
     before = (tmp_path / "old" / "store.db").read_bytes()
     with open_journal(tmp_path / "old") as old, create_journal(tmp_path / "new") as new:
@@ -72,7 +86,7 @@ def test_a_journal_of_the_first_version_opens_with_all_that_it_held(tmp_path, ma
         assert old.evaluations("after") == [(4, {"success": 0.5})]
         for group in groups.values():
             new.append_group(group)
-        for table in (schema.records, schema.turns, schema.tool_calls, schema.failures):
+        for table in (schema.turns, schema.tool_calls, schema.failures):
             assert old.rows(select(table)) == new.rows(select(table)), "as if it had been written today"
         columns = schema.trajectories.c
         query = select(columns.task_id, columns.environment, columns.segments, columns.began_at)
@@ -83,8 +97,38 @@ def test_a_journal_of_the_first_version_opens_with_all_that_it_held(tmp_path, ma
         assert list(again.load_groups()) == [0, 1, 3, 7]
 
 
+def test_a_store_of_the_second_version_opens_with_all_that_it_held(tmp_path, store, make_group):
+    """It knew neither tools nor environments."""
+    groups = {index: make_group(index) for index in (0, 1)}
+    with create_journal(tmp_path, store=store) as journal:
+        for group in groups.values():
+            journal.append_group(group)
+        journal.mark_consumed(1, [1])
+        journal._database.transact(_to_second_version)
+    with open_journal(tmp_path) as old:
+        assert exact(old.load_groups()) == exact(groups)
+        assert (old.consumed(), old.environment()) == ([(1, (1,))], None)
+    with create_journal(tmp_path, environment=EnvironmentSpec(GuessNumber, GuessNumberConfig(high=7))) as again:
+        again.append_group(replace(make_group(7), trajectories=(replace(make_group(7).trajectories[0], tools=TOOLS),)))
+        assert again.load_groups(7)[7].trajectories[0].tools == TOOLS
+        assert again.environment()["options"] == {"high": 7}, "known from now on"
+    with open_journal(tmp_path) as journal:
+        version = journal.rows(text("SELECT version_num FROM alembic_version"))
+        assert version == [(schema.VERSION,)]
+
+
+def _to_second_version(connection) -> None:
+    operations = Operations(MigrationContext.configure(connection))
+    with operations.batch_alter_table("records") as records_table:
+        records_table.drop_constraint("records_of_tool_sets", type_="foreignkey")
+        records_table.drop_column("tools")
+    operations.drop_table("tool_sets")
+    operations.drop_column("runs", "environment")
+    connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+
+
 def test_a_kill_while_a_file_is_upgraded_leaves_the_old_one_or_the_new_one(tmp_path, make_group):
-    groups = {index: make_group(index, members=8) for index in range(30)}
+    groups = {index: at_first(make_group(index, members=8)) for index in range(30)}
     path = tmp_path / "store.db"
     write_first_version(path, groups.values())
     program = (
@@ -121,7 +165,7 @@ def test_a_later_version_is_refused_and_stays_as_it_is(tmp_path, store):
         )
     for opening in (open_journal, create_journal):
         with pytest.raises(
-            UserError, match=r"has schema version 0099, and this agent-rl knows up to 0002: use a later"
+            UserError, match=r"has schema version 0099, and this agent-rl knows up to 0003: use a later"
         ):
             opening(tmp_path)
 

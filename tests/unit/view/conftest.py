@@ -25,6 +25,7 @@ from agent_rl.types import (
     Turn,
 )
 from agent_rl.view.reading import Library
+from tests.unit.store.conftest import postgresql, server, store  # noqa: F401  # fixtures
 
 TAGS = (("easy",), ("hard", "50%_off"), ())
 PROMPTS = ("Count to ten.", "Größe von 5% /tmp?", 'Say "done".')
@@ -82,6 +83,7 @@ def trajectory(task: Task, group: int, member: int) -> Trajectory:
         setup_s=0.5,
         duration_s=5.0 + member,
         metrics={"visits": 2.0},
+        earlier_failures=(Failure("timeout", Owner.PROVIDER, "generation", "too slow"),) if group == 2 else (),
     )
 
 
@@ -89,10 +91,10 @@ def task(index: int) -> Task:
     return Task(f"task-{index}", (Message("user", PROMPTS[index]),), {"answer": 10}, f"env-{index % 2}", TAGS[index])
 
 
-def write_run(folder: Path, **config: object) -> Path:
+def write_run(folder: Path, url: str = "", **config: object) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"steps": 4, **config}))
-    with create_journal(folder) as journal:
+    with create_journal(folder, store=url) as journal:
         for index in range(3):
             members = tuple(trajectory(task(index), index, member) for member in range(4))
             journal.append_group(Group(index, task(index), members))

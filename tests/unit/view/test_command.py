@@ -6,12 +6,6 @@ from agent_rl.cli import main
 from agent_rl.view.command import ViewConfig, run
 
 
-@pytest.fixture(autouse=True)
-def without_settings(run_dir):
-    """The defaults of a training run's settings would import torch."""
-    (run_dir / "config.json").unlink()
-
-
 def test_a_folder_that_is_not_there_is_one_sentence(capsys):
     assert main(["view", "nowhere"]) == 2
     assert "There is no folder nowhere" in " ".join(capsys.readouterr().err.split())

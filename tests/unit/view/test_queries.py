@@ -6,11 +6,17 @@ import pytest
 from agent_rl.config import build
 from agent_rl.errors import ConfigError, UserError
 from agent_rl.store.opening import open_journal
-from agent_rl.types import Group
+from agent_rl.types import Group, Message
 from agent_rl.view import queries
 from agent_rl.view.queries import EpisodeQuery
 
-from .conftest import task, trajectory  # isort: skip
+from .conftest import task, trajectory, write_run  # isort: skip
+
+
+@pytest.fixture
+def run_dir(tmp_path, store):
+    """In a file and in a PostgreSQL."""
+    return write_run(tmp_path / "runs" / "demo", store)
 
 
 def found(journal, **asked):
@@ -94,6 +100,19 @@ def test_filters_of_tasks(journal, asked, expected):
     assert groups(journal, **asked) == expected
 
 
+@pytest.mark.parametrize("text", ["\0", "\ud800", "\ud800\ud800\udc00", "\udc00\udc00"])
+def test_text_that_a_database_cannot_read_spoils_no_search(run_dir, journal, text):
+    broken = replace(task(0), id="broken", prompt=(*task(0).prompt, Message("user", text)), tags=("tagged",))
+    whole = replace(task(0), id="whole", prompt=(Message("user", 'to find \U0001f642 \\ "x"'),), tags=("tagged",))
+    with open_journal(run_dir) as writer:
+        for index, added in enumerate((broken, whole), 7):
+            writer.append_group(Group(index, added, (trajectory(added, index, 0),)))
+    for said in ("FIND \U0001f642", '\\ "x"', "find"):
+        assert groups(journal, task=said) == [8]
+    assert 8 in groups(journal, tag="tagged")
+    assert groups(journal, task="broken") == [7], "by its id"
+
+
 def test_a_task_whose_data_is_no_strict_json_spoils_no_search(run_dir, journal):
     odd = replace(task(0), id="odd", data={"answer": math.nan})
     with open_journal(run_dir) as writer:
@@ -147,7 +166,10 @@ def test_choices_are_what_occurs(journal):
 
 
 def test_an_episode_has_its_record_and_its_siblings(journal):
+    (earlier,) = queries.episode(journal, 2, 0, threshold=1.0)["earlier_failures"]
+    assert (earlier["owner"], earlier["message"]) == ("provider", "too slow")
     episode = queries.episode(journal, 1, 1, threshold=1.0)
+    assert (episode["attempts"], episode["earlier_failures"]) == (1, [])
     assert (episode["group"], episode["member"], episode["reward"], episode["step"]) == (1, 1, 0.5, 1)
     assert episode["task"] == {
         "id": "task-1",

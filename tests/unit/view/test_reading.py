@@ -1,13 +1,18 @@
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
+from sqlalchemy import text
 
 from agent_rl.errors import NotFoundError, UserError
-from agent_rl.store.opening import open_journal
+from agent_rl.store.identity import Identity, write_identity
+from agent_rl.store.opening import create_journal, open_journal
+from agent_rl.store.url import StoreUrl
 from agent_rl.types import Group
 from agent_rl.view import queries
 from agent_rl.view.answers import Answers
+from agent_rl.view.queries import EpisodeQuery
 from agent_rl.view.reading import Library
 from tests.unit.store.test_versions import write_first_version
 
@@ -52,6 +57,39 @@ def test_runs_are_found_under_folders_and_named_apart(tmp_path):
     assert [run.id for run in Library([tmp_path / "alone", tmp_path / "alone"]).runs()] == ["alone"]
     with pytest.raises(NotFoundError, match="alone"):
         Library([tmp_path]).run("alon")
+
+
+def test_runs_in_a_postgresql_are_read_with_a_password_and_not_written(tmp_path, postgresql):
+    run_dir = write_run(tmp_path / "runs" / "demo", postgresql)
+    assert not (run_dir / "store.db").exists()
+    library = Library([run_dir.parent], postgresql)
+    journal = library.journal(library.run("demo"))
+    with ThreadPoolExecutor(8) as threads:
+        pages = list(threads.map(lambda _: queries.episodes(journal, EpisodeQuery(), 1.0)["total"], range(16)))
+    assert pages == [12] * 16
+    with pytest.raises(UserError, match="read-only"):
+        journal.mark_consumed(9, [2])
+    [line] = Answers(library).runs()["runs"]
+    assert (line["status"], line["episodes"]) == ("stopped", 12)
+    library.close()
+
+
+def test_a_postgresql_of_another_version_is_not_upgraded_by_looking(tmp_path, postgresql):
+    run_dir = write_run(tmp_path / "runs" / "demo", postgresql)
+    with open_journal(run_dir) as journal:
+        journal._database.transact(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '0002'")))
+    library = Library([run_dir])
+    with pytest.raises(UserError, match="has schema version 0002, and is only looked at: let a command upgrade"):
+        library.journal(library.run("demo"))
+
+
+def test_a_run_without_an_episode_has_no_journal_yet(tmp_path, store):
+    write_identity(tmp_path, Identity("0" * 32, str(StoreUrl(store))))
+    library = Library([tmp_path], store)
+    [run] = library.runs()
+    assert library.journal(run) is None
+    with create_journal(tmp_path, store=store):
+        assert library.journal(run) is not None
 
 
 def test_a_store_that_a_later_version_wrote_is_refused(run_dir):

@@ -1,17 +1,43 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from agent_rl.config import dump_defaults
+from agent_rl.errors import UserError
 from agent_rl.evaluate.harness import EvalConfig
 from agent_rl.store.lock import LOCK, owned
+from agent_rl.store.outcome import outcome_recorded
 from agent_rl.view import summary
 from agent_rl.view.reading import RunFolder
 
 
+def said(run_dir):
+    found = summary.summary(RunFolder("demo", run_dir), None)
+    return found["status"], found["reason"]
+
+
 def status(run_dir):
-    return summary.summary(RunFolder("demo", run_dir), None)["status"]
+    return said(run_dir)[0]
+
+
+def test_a_run_that_ended_says_how(run_dir):
+    with owned(run_dir):
+        with outcome_recorded(run_dir):
+            assert status(run_dir) == "running"
+        assert said(run_dir) == ("stopped", ""), "before its last step, by an operator"
+        with pytest.raises(ExceptionGroup), outcome_recorded(run_dir):
+            raise ExceptionGroup("tasks", [ExceptionGroup("more", [UserError("The disk is full.")])])
+    assert said(run_dir) == ("failed", "The disk is full.")
+    (run_dir / "report.json").write_text("{}")
+    assert status(run_dir) == "failed", "with a report of an earlier day"
+    with owned(run_dir), outcome_recorded(run_dir):
+        os.utime(run_dir / "report.json", (1e9, 1e9))
+        assert status(run_dir) == "running", "resumed"
+    assert said(run_dir) == ("finished", "")
 
 
 def test_a_run_that_somebody_owns_is_running(run_dir):
@@ -20,7 +46,7 @@ def test_a_run_that_somebody_owns_is_running(run_dir):
         assert status(run_dir) == "running"
     killed = f"process {2**22 + 1} on {socket.gethostname()}\n"  # nobody took it away
     (run_dir / LOCK).write_text(killed)
-    assert status(run_dir) == "stopped"
+    assert said(run_dir) == ("failed", f"P{killed.strip()[1:]} was killed, or its machine went down.")
 
 
 def test_a_run_on_another_machine_is_running_as_long_as_it_writes(run_dir):
@@ -28,7 +54,7 @@ def test_a_run_on_another_machine_is_running_as_long_as_it_writes(run_dir):
     assert status(run_dir) == "running"
     for path in run_dir.iterdir():
         os.utime(path, (1e9, 1e9))
-    assert status(run_dir) == "stopped"
+    assert status(run_dir) == "failed"
 
 
 def test_a_run_at_its_last_step_or_with_a_report_is_finished(run_dir):
@@ -59,6 +85,7 @@ def test_the_overview_of_a_training_run(run_dir, journal):
 def test_the_overview_of_an_evaluation(run_dir, journal):
     config = EvalConfig(environment="maze", agent="oracle", tasks=3, samples=4)
     (run_dir / "config.json").write_text(config.model_dump_json())
+    dump_defaults(EvalConfig, run_dir / "defaults.json")
     report = {"overall": {"success": {"value": 0.2, "low": 0.1, "high": 0.3}}, "tasks": 3, "episodes": 12}
     (run_dir / "report.json").write_text(json.dumps(report))
     found = summary.overview(RunFolder("demo", run_dir), journal)
@@ -71,6 +98,17 @@ def test_the_overview_of_an_evaluation(run_dir, journal):
     assert changed.keys() == {"environment", "agent", "tasks", "samples"}
     assert (changed["samples"]["value"], changed["samples"]["default"]) == (4, 1)
     assert "default" not in changed["environment"]
+
+
+def test_a_page_needs_neither_torch_nor_the_classes_of_options(run_dir):
+    program = (
+        "import sys, pathlib\nfrom agent_rl.view.answers import Answers\nfrom agent_rl.view.reading import Library\n"
+        "from agent_rl.view import server, summary\n"
+        "library = Library([pathlib.Path(sys.argv[1])])\n[run] = library.runs()\n"
+        "Answers(library).overview(run), summary.settings(run.path)\n"
+        "assert not {'torch', 'transformers', 'agent_rl.train_config'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(run_dir)], check=True, timeout=120)
 
 
 def test_metrics_after_a_step_without_the_torn_line(run_dir):

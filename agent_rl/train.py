@@ -31,6 +31,7 @@ from agent_rl.credit.rows import row_groups, row_places, to_rows
 from agent_rl.engine.base import Engine
 from agent_rl.engine.choose import open_engine
 from agent_rl.errors import ConfigError, UserError
+from agent_rl.guidance.training import Guided
 from agent_rl.imitation import Imitated, imitated
 from agent_rl.learner.frozen_policy import load_teacher
 from agent_rl.learner.learner import Learner
@@ -129,10 +130,15 @@ async def train(
     learner = _make_learner(config, model, tokenizer, ranks, values)
     shape = get_shaping(config.shaping, config.shaping_options)
 
-    def seen_by_credit(group: Group) -> Group:
-        return shape(transform_group(group))
+    guided = Guided(config.guidance, environment, config.limits)
 
-    imitate = imitated(config.imitation, codec, config.seed) if config.learner.imitation is not None else None
+    def seen(group: Group) -> Group:
+        return shape(transform_group(guided.in_context(group)))
+
+    def seen_by_credit(group: Group) -> Group:
+        return guided.credited(seen(group))
+
+    imitate = imitated(config.imitation, codec, config.seed, seen) if config.learner.imitation is not None else None
     progress, critic_state = Progress(), None
     with ExitStack() as extras:
         extras.enter_context(owned(run_dir))
@@ -156,7 +162,7 @@ async def train(
         telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
         run = _Run(
             *(config, run_dir, learner, critic, tokenizer, journal, logger, on_step, seen_by_credit, progress),
-            *(telemetry, program, imitate),
+            *(telemetry, program, imitate, guided),
         )
         async with (
             open_engine(
@@ -172,7 +178,7 @@ async def train(
             tool_services(config.tools, codec.ends) as lent,
         ):
             with _lasting():
-                await run.go(engine, codec, environment, task_at, lent)
+                await run.go(engine, codec, guided.environment, task_at, lent)
         return run.progress
 
 
@@ -235,6 +241,7 @@ class _Run:
         telemetry: OpenTelemetry | None,
         program: MakeProgram | None,
         imitate: Imitated | None,
+        guided: Guided,
     ) -> None:
         self.progress = progress
         self._config = config
@@ -253,6 +260,7 @@ class _Run:
         self._mix = Mix()
         self._program = program
         self._imitate = imitate
+        self._guided = guided
         self._tool_cache: ToolCache | None = None
         self._trained_tokens = list[TrainedTokens]()  # of the step that is being recorded
 
@@ -315,6 +323,7 @@ class _Run:
             consumed=consumed,
             finished=finished,
             on_group=self._make_durable,
+            play_group=self._guided.play_group,
         )
 
         await engine.update_weights(self._learner.weights(), start.step)
@@ -396,6 +405,7 @@ class _Run:
             **{f"rollout/{name}": value for name, value in batch_metrics(batch, version).items()},
             **{f"mix/{name}": value for name, value in self._mix.metrics().items()},
             **{f"tools/{name}": value for name, value in (cache.metrics() if cache else {}).items()},
+            **{f"guidance/{name}": value for name, value in self._guided.metrics(batch.groups).items()},
             **learned,
             "time/rollout_wait_s": rollout_wait_s,
             "time/learn_s": learn_s,
@@ -416,9 +426,8 @@ class _Run:
         rows = to_rows(groups, self._estimator(groups, values), self._config.aggregation)
         if critic is not None and values is not None:
             rows = critic.prepare_rows(rows, groups, values)
-        if rows and (critic is None or self.progress.step >= critic.alone_steps):
-            played = [self._seen_by_credit(group) for group in batch.groups]
-            shown = [] if self._imitate is None else self._imitate(played, self.progress.step)
+        shown = [] if self._imitate is None else self._imitate(batch.groups, self.progress.step)
+        if (rows or shown) and (critic is None or self.progress.step >= critic.alone_steps):
             every = self._config.trained_tokens_every
             seen = Seen() if every and (self.progress.step + 1) % every == 0 else None
             report = self._learner.step(rows, row_groups(groups), version=self.progress.step, imitated=shown, seen=seen)

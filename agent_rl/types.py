@@ -61,6 +61,19 @@ class Task:
     tags: tuple[str, ...] = ()
 
 
+@record
+class Guidance:
+    """Help for one attempt, given because others had failed: a text to read, or actions that are played beforehand.
+
+    `kind` says what made it. `round` counts from 1 how often the group had been guided, more strongly each time.
+    """
+
+    kind: str
+    text: str = ""
+    actions: tuple[Message, ...] = ()
+    round: int = 1
+
+
 # --- failures -------------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +249,7 @@ class Turn:
 class Trajectory:
     """One episode as data. `reward` is the sum over turns; `failure` is set when it must not count at all.
 
-    `began_at` is in Unix seconds.
+    `guidance` is what helped it, as no episode outside of training is helped. `began_at` is in Unix seconds.
     """
 
     task: Task
@@ -253,6 +266,7 @@ class Trajectory:
     duration_s: float = 0.0
     attempts: int = 1
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    guidance: Guidance | None = None
 
     @property
     def reward(self) -> float:

@@ -18,6 +18,7 @@ from agent_rl.errors import UserError
 from agent_rl.types import (
     Failure,
     FinishReason,
+    Guidance,
     IntArray,
     Message,
     Owner,
@@ -79,6 +80,7 @@ def trajectory_from_json(text: str, task: Task, segments: tuple[Segment, ...]) -
         turns=tuple(map(_turn, data["turns"])),
         stop_reason=StopReason(data["stop_reason"]),
         failure=_failure(data["failure"]),
+        guidance=_guidance(data.get("guidance")),
     )
 
 
@@ -144,6 +146,10 @@ def _tool_result(data: Record) -> ToolResult:
 
 def _failure(data: Record | None) -> Failure | None:
     return None if data is None else _build(Failure, data, owner=Owner(data["owner"]))
+
+
+def _guidance(data: Record | None) -> Guidance | None:
+    return None if data is None else _build(Guidance, data, actions=_messages(data["actions"]))
 
 
 def _turn(data: Record) -> Turn:

@@ -47,11 +47,12 @@ from agent_rl.seeding import stream
 from agent_rl.testing.tiny import make_model, make_tokenizer
 from agent_rl.train import shuffled_epochs, train
 from agent_rl.train_config import TrainConfig
-from agent_rl.types import Message, SamplingParams, Step, Task
+from agent_rl.types import Group, Message, SamplingParams, Step, StepInfo, Task
 
 KEYS = "alpha beta gamma delta epsilon".split()
 COLOURS = "red blue green white black pink grey gold".split()
 NAMES = "ash birch cedar elm fir hazel larch maple".split()
+LOCKS = 3  # that are to be opened; the others are only talked about
 LIMITS = RolloutLimits(max_turns=len(KEYS), max_response_tokens=4, max_context_tokens=512)
 
 
@@ -72,7 +73,8 @@ class Lock(Environment):
         self._said.append(action.content.strip())
         if len(self._said) < len(KEYS):
             return Step((asked(len(self._said)),))
-        return Step((), float(self._said == self._code), terminated=True)
+        right = float(np.mean([said == colour for said, colour in zip(self._said, self._code, strict=True)]))
+        return Step((), float(right == 1), terminated=True, info=StepInfo(metrics={"right": right}))
 
     def oracle_action(self) -> Message:
         return Message("assistant", self._code[len(self._said)])
@@ -224,20 +226,24 @@ def config_of(arm: dict[str, Any], steps: int, seed: int) -> TrainConfig:
     )
 
 
-async def opened(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], seed: int) -> float:
-    """How often the policy opens the locks alone."""
-    codec = ChatCodec(tokenizer)
+async def alone(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tasks: Sequence[Task], seed: int
+) -> tuple[float, float]:
+    """How often the policy opens the locks without guidance, and the share of keys that it says right."""
+    codec, groups = ChatCodec(tokenizer), list[Group]()
     async with LocalEngine(model, max_batch=128, max_context=512) as engine:
         report = await evaluate(
             lambda task: Lock(),
             tasks,
             lambda _, key: PolicyAgent(engine, codec, SamplingParams(), key),
-            samples=32,
+            samples=64,
             seed=seed,
             concurrency=128,
             limits=LIMITS,
+            on_group=groups.append,
         )
-    return report.overall.success.value
+    right = [episode.metrics["right"] for group in groups for episode in group.valid]
+    return report.overall.success.value, float(np.mean(right))
 
 
 def write_demonstrations(path: Path, tasks: Sequence[Task]) -> Path:
@@ -253,11 +259,11 @@ def signal_of(run_dir: Path, steps: int) -> float:
     return float(np.mean([row["rollout/groups_trained"] / row["rollout/groups"] for row in rows[: steps // 2]]))
 
 
-async def run_seed(start: Path, seed: int, names: Sequence[str], steps: int) -> dict[str, tuple[float, float]]:
-    """For each arm: the policy's success alone after training, and the share of groups with signal before that."""
+async def run_seed(start: Path, seed: int, names: Sequence[str], steps: int) -> dict[str, tuple[float, ...]]:
+    """For each arm: what the policy does alone after training, and the share of groups with signal before that."""
     model, tokenizer = load_policy(start)
-    tasks = Lock.tasks("train", len(NAMES), seed)
-    found = {"before": (await opened(model, tokenizer, tasks, seed), 0.0)}
+    tasks = Lock.tasks("train", LOCKS, seed)
+    found: dict[str, tuple[float, ...]] = {"before": (*await alone(model, tokenizer, tasks, seed), 0.0)}
     with tempfile.TemporaryDirectory() as folder, teacher() as url:
         shown = write_demonstrations(Path(folder, "shown.jsonl"), tasks)
         for name, arm in arms(url, shown).items():
@@ -273,9 +279,12 @@ async def run_seed(start: Path, seed: int, names: Sequence[str], steps: int) -> 
                 environment=lambda task: Lock(),
                 task_at=shuffled_epochs(tasks, seed),
             )
-            found[name] = (await opened(trained, tokenizer, tasks, seed), signal_of(run_dir, steps))
+            found[name] = (*await alone(trained, tokenizer, tasks, seed), signal_of(run_dir, steps))
             took_s = time.perf_counter() - began
-            print(f"seed {seed}, {name}: {found[name][0]:.3f}, signal {found[name][1]:.2f}, {took_s:.0f} s", flush=True)
+            opened, right, signal = found[name]
+            print(
+                f"seed {seed}, {name}: {opened:.3f}, keys {right:.3f}, signal {signal:.2f}, {took_s:.0f} s", flush=True
+            )
     return found
 
 
@@ -294,12 +303,14 @@ def main() -> None:
         if not start.is_dir():
             make_follower(start, steps=1500)
         found = [anyio.run(run_seed, start, seed, names, options.steps) for seed in range(options.seeds)]
-    print(f"| guidance | locks opened alone after {options.steps} steps | groups with signal, first half |")
-    print("|---|---|---|")
+    print(
+        f"| guidance | locks opened alone after {options.steps} steps | keys right | groups with signal, first half |"
+    )
+    print("|---|---|---|---|")
     for name in found[0]:
-        score = mean(np.array([of_seed[name][0] for of_seed in found]))
-        signal = np.mean([of_seed[name][1] for of_seed in found])
-        print(f"| {name} | {score.value:.3f} [{score.low:.3f}, {score.high:.3f}] | {signal:.2f} |")
+        *scores, signal = (mean(np.array(values)) for values in zip(*(of_seed[name] for of_seed in found), strict=True))
+        cells = [f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]" for score in scores]
+        print(f"| {name} | {' | '.join(cells)} | {signal.value:.2f} |")
 
 
 if __name__ == "__main__":

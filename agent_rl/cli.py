@@ -30,6 +30,7 @@ from rich.text import Text
 from agent_rl.config import Config
 from agent_rl.errors import ConfigError, UserError, not_found
 from agent_rl.options import OptionStyle, parse_options
+from agent_rl.registry import SCRIPT_MODULE
 
 if TYPE_CHECKING:
     from agent_rl.types import Group
@@ -134,7 +135,7 @@ def _import_file(path: Path) -> ModuleType:
     """Import a script as `python path` would: its folder is importable."""
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
-    name = f"agent_rl_recipe_{path.stem}"
+    name = f"{SCRIPT_MODULE}{path.stem}"
     loader = importlib.machinery.SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     module = importlib.util.module_from_spec(cast(importlib.machinery.ModuleSpec, spec))

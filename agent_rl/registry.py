@@ -21,6 +21,7 @@ from agent_rl.errors import NotFoundError, UserError, did_you_mean, not_found
 from agent_rl.tool import Tool, Toolset
 
 T = TypeVar("T")
+SCRIPT_MODULE = "agent_rl_recipe_"  # and the name of a script: its module, which cannot be imported by name
 Command: TypeAlias = Callable[[Sequence[str]], None]
 """A command of `agent-rl`, called with the arguments after its name."""
 

@@ -29,6 +29,7 @@ from agent_rl.credit.rows import row_groups, row_places, to_rows
 from agent_rl.curriculum import Curriculum, TaskSampler
 from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import UserError
+from agent_rl.guidance.training import Guided
 from agent_rl.imitation import Imitated, imitated
 from agent_rl.learner.base import LearnerLost, PolicyLearner
 from agent_rl.learner.watch import Seen
@@ -103,21 +104,33 @@ async def train(
     codec = ChatCodec(tokenizer, config.tool_parser)  # first: it refuses templates that cannot be used
     shape = get_shaping(config.shaping, config.shaping_options)
 
-    def seen_by_credit(group: Group) -> Group:
-        return shape(transform_group(group))
+    guided = Guided(config.guidance, environment, config.limits)
 
-    cast = Cast(config, model, tokenizer, environment, program)
-    imitate = imitated(config.imitation, codec, config.seed) if config.learner.imitation is not None else None
-    curriculum = task_at if isinstance(task_at, Curriculum) else Curriculum(task_at, config.group_size)
-    untaught = curriculum.state_dict()
+    def seen(group: Group) -> Group:
+        return shape(transform_group(guided.in_context(group)))
+
+    def seen_by_credit(group: Group) -> Group:
+        return guided.credited(seen(group))
+
+    plan = _Plan(
+        Cast(config, model, tokenizer, guided.environment, program),
+        run_dir,
+        environment if isinstance(environment, EnvironmentSpec) else None,
+        task_at if isinstance(task_at, Curriculum) else Curriculum(task_at, config.group_size),
+        guided,
+        imitated(config.imitation, codec, config.seed, seen) if config.learner.imitation is not None else None,
+        seen_by_credit,
+        on_step,
+    )
+    untaught = plan.curriculum.state_dict()
     site = site or ThisProcess()
     left = site.learners
     with owned(run_dir), outcome_recorded(run_dir), told_when_full(run_dir):
         while True:
             left -= 1
-            curriculum.load_state_dict(untaught)
+            plan.curriculum.load_state_dict(untaught)
             try:
-                async with _open_run(cast, run_dir, site, curriculum, seen_by_credit, imitate, on_step, resume) as run:
+                async with _open_run(plan, site, resume) as run:
                     await run.go()
                     await anyio.to_thread.run_sync(run.bring_home, model)
                     return run.progress
@@ -127,30 +140,35 @@ async def train(
                 resume = True
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What a run was told, however often it is opened."""
+
+    cast: Cast
+    run_dir: Path
+    environment: EnvironmentSpec | None  # for the store, if it can be written down
+    curriculum: Curriculum
+    guided: Guided
+    imitate: Imitated | None
+    seen_by_credit: Callable[[Group], Group]
+    on_step: Callable[[StepReport], None]
+
+
 @asynccontextmanager
-async def _open_run(
-    cast: Cast,
-    run_dir: Path,
-    site: Site,
-    curriculum: Curriculum,
-    seen_by_credit: Callable[[Group], Group],
-    imitate: Imitated | None,
-    on_step: Callable[[StepReport], None],
-    resume: bool,
-) -> AsyncGenerator[_Run, None]:
+async def _open_run(plan: _Plan, site: Site, resume: bool) -> AsyncGenerator[_Run, None]:
     """The run with all that it needs, at its last checkpoint or at its start."""
-    config, model = cast.config, cast.model
+    cast, config, run_dir = plan.cast, plan.cast.config, plan.run_dir
     kind = get_estimator(config.estimator, config.estimator_options).critic
     values = config.critic if kind == "token" and config.critic.trunk == "policy" else None
     progress, critic_state = Progress(), None
-    async with site.learner(model, cast.tokenizer, config, values) as learner:
+    async with site.learner(cast.model, cast.tokenizer, config, values) as learner:
         with ExitStack() as extras:
             journal = extras.enter_context(
                 create_journal(
                     run_dir,
                     store=config.store,
                     config=config,
-                    environment=cast.environment if isinstance(cast.environment, EnvironmentSpec) else None,
+                    environment=plan.environment,
                     timeout_s=config.store_timeout_s,
                 )
             )
@@ -158,23 +176,22 @@ async def _open_run(
                 checkpoint, state = latest
                 await anyio.to_thread.run_sync(learner.load, checkpoint.path / LEARNER)
                 critic_state = state.get("critic")
-                curriculum.load_state_dict(state["curriculum"])
+                plan.curriculum.load_state_dict(state["curriculum"])
                 progress = Progress(checkpoint.step, checkpoint.next_group_index, state["sampled_tokens"])
             tracked = TrackedRun(run_dir, progress.step, config.model_dump(mode="json"))
             logger = extras.enter_context(MetricsLogger(tracked, config.trackers))
             _resume(journal, run_dir, progress)
             open_own = functools.partial(open_journal, run_dir, store=config.store, timeout_s=config.store_timeout_s)
-            around = Surroundings(model, learner, open_own, seen_by_credit, steps=config.steps, seed=config.seed)
+            around = Surroundings(
+                cast.model, learner, open_own, plan.seen_by_credit, steps=config.steps, seed=config.seed
+            )
             critic = extras.enter_context(open_valuation(kind, config.critic, config.utterance_critic, around))
             if critic is not None and critic_state is not None:
                 critic.load_state_dict(critic_state)
             telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
             control = RolloutControl(config.max_concurrent_episodes)
             async with site.players(cast, run_dir, control.turns) as players:
-                yield _Run(
-                    *(cast, run_dir, learner, players, critic, journal, logger, on_step, seen_by_credit, progress),
-                    *(control, telemetry, imitate, curriculum),
-                )
+                yield _Run(plan, learner, players, critic, journal, logger, control, telemetry, progress)
 
 
 def _resume(journal: Journal, run_dir: Path, progress: Progress) -> None:
@@ -189,39 +206,35 @@ class _Run:
 
     def __init__(
         self,
-        cast: Cast,
-        run_dir: Path,
+        plan: _Plan,
         learner: PolicyLearner,
         players: Players,
         critic: Valuation | None,
         journal: Journal,
         logger: MetricsLogger,
-        on_step: Callable[[StepReport], None],
-        seen_by_credit: Callable[[Group], Group],
-        progress: Progress,
         control: RolloutControl,
         telemetry: OpenTelemetry | None,
-        imitate: Imitated | None,
-        curriculum: Curriculum,
+        progress: Progress,
     ) -> None:
         self.progress = progress
-        self._config = config = cast.config
-        self._run_dir = run_dir
+        self._config = config = plan.cast.config
+        self._run_dir = plan.run_dir
+        self._tokenizer = plan.cast.tokenizer
+        self._curriculum = plan.curriculum
+        self._guided = plan.guided
+        self._imitate = plan.imitate
+        self._seen_by_credit = plan.seen_by_credit
+        self._on_step = plan.on_step
         self._learner = learner
         self._players = players
         self._critic = critic
-        self._tokenizer = cast.tokenizer
         self._journal = journal
         self._journal_turn = anyio.Lock()
         self._logger = logger
-        self._on_step = on_step
-        self._seen_by_credit = seen_by_credit
-        self._estimator = get_estimator(config.estimator, config.estimator_options)
         self._control = control
         self._telemetry = telemetry
+        self._estimator = get_estimator(config.estimator, config.estimator_options)
         self._mix = Mix()
-        self._imitate = imitate
-        self._curriculum = curriculum
         self._trained_tokens = list[TrainedTokens]()  # of the step that is being recorded
 
     async def go(self) -> None:
@@ -255,6 +268,7 @@ class _Run:
             consumed=consumed,
             finished=finished,
             on_group=self._make_durable,
+            play_group=self._guided.play_group,
         )
 
         await self._players.update_weights(self._learner, start.step)
@@ -342,6 +356,7 @@ class _Run:
             **{f"mix/{name}": value for name, value in self._mix.metrics().items()},
             **self._players.metrics(),
             **{f"curriculum/{name}": value for name, value in self._curriculum.metrics().items()},
+            **{f"guidance/{name}": value for name, value in self._guided.metrics(batch.groups).items()},
             **learned,
             "time/rollout_wait_s": rollout_wait_s,
             "time/learn_s": learn_s,
@@ -364,9 +379,8 @@ class _Run:
         rows = to_rows(groups, advantages, self._config.aggregation)
         if critic is not None and values is not None:
             rows = critic.prepare_rows(rows, groups, values)
-        if rows and (critic is None or self.progress.step >= critic.alone_steps):
-            played = [self._seen_by_credit(group) for group in batch.groups]
-            shown = [] if self._imitate is None else self._imitate(played, self.progress.step)
+        shown = [] if self._imitate is None else self._imitate(batch.groups, self.progress.step)
+        if (rows or shown) and (critic is None or self.progress.step >= critic.alone_steps):
             every = self._config.trained_tokens_every
             seen = Seen() if every and (self.progress.step + 1) % every == 0 else None
             report = self._learner.step(rows, row_groups(groups), version=self.progress.step, imitated=shown, seen=seen)

@@ -13,6 +13,7 @@ from agent_rl.credit import get_estimator, get_shaping
 from agent_rl.credit.rows import Aggregation
 from agent_rl.engine.choose import EngineConfig
 from agent_rl.errors import UserError
+from agent_rl.guidance.config import GuidanceConfig
 from agent_rl.imitation import ImitationConfig
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.learner.critic_config import CriticConfig
@@ -79,6 +80,9 @@ class TrainConfig(Config):
     imitation: ImitationConfig = Field(
         default_factory=ImitationConfig, description="What is imitated, where learner.imitation is set."
     )
+    guidance: GuidanceConfig = Field(
+        default_factory=GuidanceConfig, description="What groups that failed are given for further attempts."
+    )
     critic: CriticConfig = Field(
         default_factory=CriticConfig, description="How values of tokens are learned, for estimators that use them."
     )
@@ -134,5 +138,10 @@ class TrainConfig(Config):
         if self.learner.imitation is None and self.imitation != ImitationConfig():
             raise ValueError(
                 "nothing says how to imitate: set learner.imitation, such as learner.imitation.coefficient."
+            )
+        own_successes = self.learner.imitation is not None and self.imitation.demonstrations is None
+        if self.guidance.credit == "imitation" and not own_successes:
+            raise ValueError(
+                "guided episodes are to be imitated: set learner.imitation, and leave out imitation.demonstrations."
             )
         return self

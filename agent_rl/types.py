@@ -61,6 +61,19 @@ class Task:
     tags: tuple[str, ...] = ()
 
 
+@record
+class Guidance:
+    """Help for one attempt, given because others had failed: a text to read, or actions that are played beforehand.
+
+    `kind` says what made it. `round` counts from 1 how often the group had been guided, more strongly each time.
+    """
+
+    kind: str
+    text: str = ""
+    actions: tuple[Message, ...] = ()
+    round: int = 1
+
+
 # --- failures -------------------------------------------------------------------------------------------------------
 
 
@@ -236,8 +249,9 @@ class Turn:
 class Trajectory:
     """One episode as data. `reward` is the sum over turns; `failure` is set when it must not count at all.
 
-    `earlier_failures` ended the attempts before this one.
-    `began_at` is in Unix seconds. `tools` are the definitions that the model was shown, OpenAI function dictionaries.
+    `earlier_failures` ended the attempts before this one. `began_at` is in Unix seconds. `tools` are the definitions
+    that the model was shown, OpenAI function dictionaries. `guidance` is what helped it, as no episode outside of
+    training is helped.
     """
 
     task: Task
@@ -255,6 +269,7 @@ class Trajectory:
     earlier_failures: tuple[Failure, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     tools: tuple[JSON, ...] = ()
+    guidance: Guidance | None = None
 
     @property
     def reward(self) -> float:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from agent_rl.cluster.players import ClusterPlayers
 from agent_rl.cluster_config import ClusterConfig
 from agent_rl.errors import ConfigError
 from agent_rl.learner.ranks import copy_to
+from agent_rl.registry import SCRIPT_MODULE
 from agent_rl.rollout.control import Gate
 from agent_rl.site import Cast
 from agent_rl.train_config import TrainConfig
@@ -60,7 +60,7 @@ class ClusterSite:
         """See `Site.players`."""
         if cast.program is not None:
             raise ConfigError("Agent programs run beside the trainer, in one process: leave out cluster.")
-        _pickle_by_value(cast.environment)
+        _send_scripts()
         sent = ray.put(replace(cast, config=_plain(cast.config), model=copy_to(cast.model, "cpu")))
         episodes = cast.config.max_concurrent_episodes
         path = Path(await anyio.Path(folder).resolve())
@@ -81,10 +81,8 @@ def _plain(config: TrainConfig) -> TrainConfig:
     return TrainConfig.model_construct(**{name: getattr(config, name) for name in TrainConfig.model_fields})
 
 
-def _pickle_by_value(environment: object) -> None:
-    """Send the code of what was defined in a recipe's script: there is no such module elsewhere."""
-    parts = environment, getattr(environment, "kind", None), *getattr(environment, "wrappers", ())
-    for part in parts:
-        module = sys.modules.get(getattr(part, "__module__", None) or "")
-        if module is not None and PathFinder.find_spec(module.__name__.partition(".")[0]) is None:
+def _send_scripts() -> None:
+    """Send the code of what was defined in a recipe's script with it: there is no such module elsewhere."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(SCRIPT_MODULE):
             ray.cloudpickle.register_pickle_by_value(module)

@@ -45,15 +45,18 @@ def chat_rows(codec: ChatCodec, messages: Sequence[Message], tools: Sequence[Too
     return [_row(segment) for segment in conversation.segments()]
 
 
-def read_demonstrations(codec: ChatCodec, path: Path) -> list[TrainingRow]:
+def read_demonstrations(codec: ChatCodec, path: Path, *, of_tasks: bool = False) -> dict[str, list[TrainingRow]]:
     """The rows of a file of chats: on each line `messages` and, if any were offered, `tools`, both as OpenAI's API has.
 
+    They are told apart by `task`, the id of a task, which has to be on each line if they are `of_tasks`.
     Raises `UserError` that names the line for what is no chat, has no assistant message or begins with one.
     """
-    rows = list[TrainingRow]()
+    rows: dict[str, list[TrainingRow]] = {}
     for row in read_rows(RowsConfig(source=str(path), test_share=0.0), "train"):
         messages = _messages(row)
-        rows += chat_rows(codec, messages, [_tool(row, wire) for wire in row.field("tools", list[Any], [])])
+        task = row.field("task", str) if of_tasks else row.field("task", str, "")
+        shown = chat_rows(codec, messages, [_tool(row, wire) for wire in row.field("tools", list[Any], [])])
+        rows.setdefault(task, []).extend(shown)
     if not rows:
         raise UserError(f"{path} holds no demonstrations.")
     return rows

@@ -36,7 +36,17 @@ def rl_plus(logprobs: torch.Tensor, *, old_logprobs: torch.Tensor, gamma: float 
     return -surprise * 2 * logprobs.exp() / (old + demonstrator)
 
 
-IMITATION_LOSSES: dict[str, ImitationLoss] = {"nll": nll, "rl_plus": rl_plus}
+def shaped(logprobs: torch.Tensor, *, gamma: float = 0.1) -> torch.Tensor:
+    """-p / (p + gamma): its slope in log p, gamma p / (p + gamma)^2, is highest at p = gamma.
+
+    LUFFY's shaping (arXiv:2504.14945), which Critique-GRPO (arXiv:2506.03106) gives to refinements: tokens that the
+    policy would rarely sample are learnt, those that it samples anyway, and those that it never would, hardly.
+    """
+    probabilities = logprobs.exp()
+    return -probabilities / (probabilities + gamma)
+
+
+IMITATION_LOSSES: dict[str, ImitationLoss] = {"nll": nll, "rl_plus": rl_plus, "shaped": shaped}
 """A new loss is one function and one line here."""
 
 

@@ -123,18 +123,18 @@ class Learner:
 
         `groups` numbers the group of each row, so that no minibatch cuts one; by default each row is its own.
         `version` is the weight version that the step starts from, for log-probs that are interpolated by age. Each
-        optimizer step imitates a part of the rows `imitated` (`LearnerConfig.imitation`). `seen` is filled with
-        what the loss saw of `rows` when it saw them first.
+        optimizer step imitates a part of the rows `imitated` (`LearnerConfig.imitation`), which may be all there is.
+        `seen` is filled with what the loss saw of `rows` when it saw them first.
         `mismatch_*` compares the sampler's log-probs with ours before the first update: it measures how far engine and
         learner disagree, and how stale the rows are. `tokens` counts what one pass forwards, the other values are means
         over the optimizer steps. Raises `ValueError` when no token is trained, or `version` or `imitation` is missing.
         """
         self._check(rows, version, imitated)
         dealt = self._split(rows, range(len(rows)) if groups is None else groups)
-        minibatches = [self._pack(part) for part in dealt]
+        minibatches = [self._pack(part) if part or not imitated else [] for part in dealt]
         watches = [] if seen is None else [Watch(part) for part in dealt]
         beside = [self._pack(part) for part in self._split(imitated, range(len(imitated)))] if imitated else [[]]
-        updates = self.config.epochs * len(minibatches)
+        updates = self.config.epochs * len(minibatches if rows else beside)
         with packed_attention(self.model):
             minibatches = [self._prepare(batches) for batches in minibatches]
             if self._imitation is not None and self._imitation.compares_with_old:

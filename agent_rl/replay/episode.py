@@ -10,6 +10,8 @@ import numpy as np
 
 from agent_rl.errors import UserError
 from agent_rl.evaluate.actor import fitted, model_source, positions_of
+from agent_rl.guidance.environment import GuidedEnvironments
+from agent_rl.guidance.task import guided_task
 from agent_rl.replay.differences import Difference, first_difference, first_token_difference
 from agent_rl.replay.recorded import END_OF_RECORD, RecordedAgent
 from agent_rl.replay.settings import RunSettings
@@ -65,9 +67,9 @@ async def _play(
 ) -> Trajectory:
     async with tool_services(settings.tools, ends):
         return await run_episode(
-            environment,
+            GuidedEnvironments(environment),
             make_agent,
-            episode.task,
+            guided_task(episode.task, episode.guidance),
             group_index=episode.group_index,
             member=episode.member,
             seed=episode.seed,

@@ -22,6 +22,24 @@ class PlayEpisode(Protocol):
         ...
 
 
+class PlayGroup(Protocol):
+    """What plays the siblings of one task, such as `run_group`."""
+
+    def __call__(
+        self,
+        play: PlayEpisode,
+        task: Task,
+        *,
+        index: int,
+        group_size: int,
+        seed: int,
+        max_attempts: int = 3,
+        retry_delay_s: float = 1.0,
+    ) -> Awaitable[Group]:
+        """See `run_group`."""
+        ...
+
+
 async def run_group(
     play: PlayEpisode,
     task: Task,
@@ -31,13 +49,14 @@ async def run_group(
     seed: int,
     max_attempts: int = 3,
     retry_delay_s: float = 1.0,
+    first_member: int = 0,
 ) -> Group:
     """All members, each tried up to `max_attempts` times with the same seed while it fails in a retryable way.
 
-    Between attempts it waits `retry_delay_s`, then twice as long, and so on. The last attempt keeps the failures of
-    those before it. What still fails is kept as a failed
-    member, which `Group.valid` leaves out; a group may end without any valid member, and the consumer decides what
-    that means. A failed member never cancels its siblings.
+    They are numbered from `first_member` on. Between attempts it waits `retry_delay_s`, then twice as long, and so on;
+    the last attempt keeps the failures of those before it. What still fails is kept as a failed member, which
+    `Group.valid` leaves out; a group may end without any valid member, and the consumer decides what that means. A
+    failed member never cancels its siblings.
     """
 
     async def member_of_group(member: int) -> Trajectory:
@@ -51,5 +70,7 @@ async def run_group(
             earlier = (*earlier, failure)
 
     with siblings_of((task.environment, task.id, seed)):
-        trajectories = await collect(partial(member_of_group, member) for member in range(group_size))
+        trajectories = await collect(
+            partial(member_of_group, member) for member in range(first_member, first_member + group_size)
+        )
     return Group(index, task, tuple(trajectories))

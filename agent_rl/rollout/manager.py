@@ -12,7 +12,7 @@ from typing import Self, TypeAlias
 import anyio
 
 from agent_rl.rollout.control import CANCELLED, RolloutControl
-from agent_rl.rollout.group import PlayEpisode, run_group
+from agent_rl.rollout.group import PlayEpisode, PlayGroup, run_group
 from agent_rl.rollout.order import ConsumptionOrder
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import derive_seed
@@ -31,8 +31,8 @@ class RolloutManager:
 
     `on_group` is awaited when a group finishes, before it is handed out, so that it can be made durable; `finished`
     are groups that already are, which are handed out as they are instead of run again. `start_index` and `stop_index`
-    bound the indices (`None`: endless); those in `consumed` are left out. Through
-    `control` an operator may intervene.
+    bound the indices (`None`: endless); those in `consumed` are left out. `play_group` plays the members of one.
+    Through `control` an operator may intervene.
 
     Leaving the block starts nothing new and waits for the groups that run, so that no work is lost; cancellation and
     exceptions end them at once. Either way every environment and session is released.
@@ -55,8 +55,10 @@ class RolloutManager:
         consumed: Collection[int] = (),
         finished: Mapping[int, Group] | None = None,
         on_group: OnGroup | None = None,
+        play_group: PlayGroup = run_group,
     ) -> None:
         self._play = play
+        self._play_group = play_group
         self._task_at = task_at
         self._group_size: Callable[[int], int] = group_size if callable(group_size) else lambda _: group_size
         self._gate = gate
@@ -129,7 +131,7 @@ class RolloutManager:
             self._tasks.start_soon(self._run_group, index)
 
     async def _run_group(self, index: int) -> None:
-        group = await run_group(
+        group = await self._play_group(
             self._play_in_slot,
             self._task_at(index),
             index=index,

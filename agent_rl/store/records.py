@@ -19,6 +19,7 @@ from agent_rl.types import (
     JSON,
     Failure,
     FinishReason,
+    Guidance,
     IntArray,
     Message,
     Owner,
@@ -97,6 +98,7 @@ def trajectory_from_json(
         stop_reason=StopReason(data["stop_reason"]),
         failure=None if data["failure"] is None else _failure(data["failure"]),
         earlier_failures=tuple(map(_failure, earlier)),
+        guidance=_guidance(data.get("guidance")),
     )
 
 
@@ -162,6 +164,10 @@ def _tool_result(data: Record) -> ToolResult:
 
 def _failure(data: Record) -> Failure:
     return _build(Failure, data, owner=Owner(data["owner"]))
+
+
+def _guidance(data: Record | None) -> Guidance | None:
+    return None if data is None else _build(Guidance, data, actions=_messages(data["actions"]))
 
 
 def _turn(data: Record) -> Turn:

@@ -27,7 +27,7 @@ def written(tmp_path, *rows):
 
 def test_every_answer_is_trained_and_nothing_else(codec, tmp_path):
     path = written(tmp_path, {"messages": [USER, ANSWER, USER, ANSWER]}, {"messages": [USER, ANSWER], "tools": [LOOK]})
-    two, with_tool = read_demonstrations(codec, path)
+    [(two, with_tool)] = read_demonstrations(codec, path).values()
     trained = [codec.decode(row.token_ids_T[row.weights_T > 0]) for row in (two, with_tool)]
     once = codec.decode(codec.encode_action(codec.decode_action(with_tool.token_ids_T[with_tool.weights_T > 0])))
     assert trained == [2 * once, once]

@@ -192,6 +192,15 @@ def test_no_gradient_flows_through_interpolated_log_probs():
     assert not interpolated(logprobs, torch.ones(3), torch.ones(3)).requires_grad
 
 
+def test_the_gradient_of_shaped_imitation_is_highest_where_the_probability_is_gamma():
+    probabilities = torch.tensor([0.001, 0.1, 0.999], dtype=torch.float64)
+    logprobs = probabilities.log().requires_grad_()
+    IMITATION_LOSSES["shaped"](logprobs, gamma=0.1).sum().backward()
+    torch.testing.assert_close(logprobs.grad, -0.1 * probabilities / (probabilities + 0.1) ** 2)
+    assert logprobs.grad is not None
+    assert logprobs.grad.argmin() == 1
+
+
 def test_the_gradient_of_rl_plus_is_its_ratio_times_the_surprise():
     p, old = torch.tensor([0.1, 0.9]).double(), torch.tensor([0.2, 0.8]).double()
     logprobs = p.log().requires_grad_()

@@ -30,6 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agent_rl.chat.codec import ChatCodec
 from agent_rl.chat.wire import message_to_wire
+from agent_rl.curriculum import shuffled_epochs
 from agent_rl.engine.local import LocalEngine
 from agent_rl.environment import Environment
 from agent_rl.evaluate.harness import evaluate
@@ -45,7 +46,7 @@ from agent_rl.rollout.agent import PolicyAgent
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import stream
 from agent_rl.testing.tiny import make_model, make_tokenizer
-from agent_rl.train import shuffled_epochs, train
+from agent_rl.train import train
 from agent_rl.train_config import TrainConfig
 from agent_rl.types import Group, Message, SamplingParams, Step, StepInfo, Task
 

@@ -15,12 +15,13 @@ from ray.cluster_utils import Cluster
 
 from agent_rl.cluster.connect import connected
 from agent_rl.cluster_config import ClusterConfig
+from agent_rl.curriculum import shuffled_epochs
 from agent_rl.environment import Environment
 from agent_rl.learner.config import LearnerConfig
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.opening import open_journal
 from agent_rl.testing.tiny import make_model, make_tokenizer
-from agent_rl.train import Progress, shuffled_epochs, train
+from agent_rl.train import Progress, train
 from agent_rl.train_config import TrainConfig
 from agent_rl.types import Message, Step, Task
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from agent_rl.config import build
+from agent_rl.curriculum import shuffled_epochs
 from agent_rl.environment import Environment
 from agent_rl.errors import ConfigError
 from agent_rl.guidance.config import GuidanceConfig
@@ -22,7 +23,7 @@ from agent_rl.replay.settings import read_settings
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.store.opening import open_journal
 from agent_rl.testing.tiny import make_model, make_tokenizer
-from agent_rl.train import shuffled_epochs, train
+from agent_rl.train import train
 from agent_rl.train_config import TrainConfig
 from agent_rl.types import Message, Step, Task
 

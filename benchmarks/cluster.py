@@ -1,0 +1,139 @@
+"""What Ray costs on one machine, what a second rollout worker brings, and how many bytes new weights take.
+
+    agent-rl train quickstart --run-dir runs/mine
+    python benchmarks/cluster.py runs/mine
+
+The same training steps of the warm-started quickstart, in one process and on a Ray of one node with a rollout worker
+and a learner rank, in turn; the median step counts, after the first two (goal: at most 1.15). Where a second core is
+free, two processes may beat two threads. Then episodes of an environment whose two steps take 0.5 s each, in workers
+with 8 places: two workers against one (goal 1.9, limit 2). Last, the bytes of weights that Ray carried, by those of
+all weights, in bf16 at the learning rate of large models (goal: 10%).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from agent_rl.cli import load_recipe
+from agent_rl.cluster.connect import connected
+from agent_rl.cluster.site import ClusterSite
+from agent_rl.cluster_config import ClusterConfig
+from agent_rl.config import load_config
+from agent_rl.curriculum import shuffled_epochs
+from agent_rl.environment import Environment
+from agent_rl.learner.policy import load_policy
+from agent_rl.site import Site, ThisProcess
+from agent_rl.train import train
+from agent_rl.types import Message, Step, Task
+from agent_rl_envs.sql_lookup import SqlLookup, SqlLookupConfig
+
+TOOL_S, PLACES, GROUP_SIZE, GROUPS = 0.5, 8, 8, 8
+LARGE_MODELS = 1e-6  # learning rate
+SKIPPED = 2  # steps, while processes warm up
+
+
+class Slow(Environment):
+    """Two steps of `TOOL_S` each."""
+
+    async def reset(self, task: Task, seed: int) -> tuple[Message, ...]:
+        self._steps = 0
+        return task.prompt
+
+    async def step(self, action: Message) -> Step:
+        await anyio.sleep(TOOL_S)
+        self._steps += 1
+        return Step((Message("user", "go on"),), float(len(action.content) % 2), terminated=self._steps == 2)
+
+
+def steps_of(config: Any, start: Path, site: Site, environment: Any = None) -> list[dict[str, float]]:
+    """The metrics of each step of a run."""
+    model, tokenizer = load_policy(start, dtype=config.dtype)
+    options = SqlLookupConfig(two_query_share=config.two_query_share)
+    tasks = SqlLookup.tasks("train", config.steps * config.groups_per_batch, config.seed, options)
+    with tempfile.TemporaryDirectory() as folder:
+        run = partial(
+            train,
+            config,
+            run_dir=Path(folder),
+            model=model,
+            tokenizer=tokenizer,
+            environment=environment or (lambda task: SqlLookup()),
+            task_at=shuffled_epochs(tasks, config.seed),
+            site=site,
+        )
+        anyio.run(run)
+        return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def step_s(steps: list[dict[str, float]]) -> list[float]:
+    return np.diff([step["time_s"] for step in steps])[SKIPPED - 1 :].tolist()
+
+
+def overhead(config: Any, start: Path, rounds: int) -> None:
+    sites: dict[str, Site] = {"one process": ThisProcess(), "on Ray": ClusterSite(ClusterConfig())}
+    found: dict[str, list[float]] = {name: [] for name in sites}
+    for _ in range(rounds):
+        for name, site in sites.items():
+            found[name] += step_s(steps_of(config, start, site))
+    here, there = (float(np.median(seconds)) for seconds in found.values())
+    table = Table("", "median step", "quartiles", "ratio")
+    for name, seconds in found.items():
+        low, high = np.percentile(seconds, [25, 75])
+        ratio = f"{np.median(seconds) / here:.2f}"
+        table.add_row(name, f"{np.median(seconds):.2f} s", f"{low:.2f} - {high:.2f} s", ratio)
+    Console().print(table)
+    print(f"On Ray a step takes {there / here:.2f} times as long (goal: at most 1.15), of {len(seconds)} steps each.")
+
+
+def second_worker(config: Any, start: Path) -> None:
+    update = {"groups_per_batch": GROUPS, "group_size": GROUP_SIZE, "max_staleness": 0, "steps": 4}
+    config = config.model_copy(update=update)
+    rates = []
+    for workers in (1, 2):
+        site = ClusterSite(ClusterConfig(rollout_workers=workers, episodes_per_worker=PLACES))
+        rollout_s = [step["time/rollout_wait_s"] for step in steps_of(config, start, site, lambda task: Slow())]
+        rates.append(GROUPS * GROUP_SIZE / float(np.median(rollout_s[1:])))
+    limit = PLACES / (2 * TOOL_S)
+    print(
+        f"{rates[0]:.2f} episodes/s with one worker (limit {limit:.2f}), {rates[1]:.2f} with two: "
+        f"{rates[1] / rates[0]:.2f} times as many (goal 1.9, limit 2)."
+    )
+
+
+def weights(config: Any, start: Path) -> None:
+    learner = config.learner.model_copy(update={"learning_rate": LARGE_MODELS})
+    config = config.model_copy(update={"learner": learner, "dtype": "bfloat16", "steps": 6})
+    shares = [step["cluster/weights_sent_share"] for step in steps_of(config, start, ClusterSite(ClusterConfig()))]
+    print(f"Weights, bf16, at {LARGE_MODELS:.0e}: {np.mean(shares[1:]):.1%} of all bytes a step were sent (goal: 10%).")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run_dir", type=Path, help="folder of a quickstart run, for its warm-started policy")
+    parser.add_argument("--steps", type=int, default=12, help="training steps of a run")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each kind")
+    options = parser.parse_args()
+    recipe, start = load_recipe("quickstart"), options.run_dir / "start"
+    config: Any = load_config(recipe.config, options.run_dir / "config.json")
+    config = config.model_copy(update={"steps": options.steps})
+    began = time.perf_counter()
+    with connected(ClusterConfig(rollout_workers=2)):
+        print(f"Ray was up after {time.perf_counter() - began:.1f} s.")
+        second_worker(config, start)
+        weights(config, start)
+        overhead(config, start, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -35,9 +35,9 @@ from agent_rl.types import SamplingParams
 
 PARAMETERS, BYTES_PER_S, FLOPS, EFFICIENCY = 7e9, 3.35e12, 989e12, 0.4
 KV_BYTES_PER_TOKEN, CONTEXT_TOKENS = 57_344, 8_000  # 28 layers, 4 key-value heads of 128, bf16
-SLOTS, EPISODES_PER_GPU, GROUP_SIZE, STEPS = 64, 32, 8, 6
+SLOTS, EPISODES_PER_GPU, GROUP_SIZE, STEPS = 64, 16, 8, 4
 TURNS, TURN_TOKENS, TOOL_S, SETUP_S, SIGMA = 8, 400, 1.0, 2.0, 0.8
-SHARES = (0.25, 0.375, 0.5, 0.625, 0.75)  # of the GPUs, for rollouts
+SHARES = "0.25,0.375,0.5,0.625,0.75"  # of the GPUs, for rollouts
 
 
 def heavy_tailed(count: int = 512) -> list[Episode]:
@@ -52,12 +52,12 @@ def heavy_tailed(count: int = 512) -> list[Episode]:
     return episodes
 
 
-def best_split(gpus: int, episodes: list[Episode], max_staleness: int) -> tuple[int, Prediction]:
+def best_split(gpus: int, episodes: list[Episode], max_staleness: int, shares: list[float]) -> tuple[int, Prediction]:
     """The number of GPUs for rollouts whose steps are the shortest."""
     groups = max(1, gpus * EPISODES_PER_GPU // GROUP_SIZE)
     schedule = Schedule(STEPS, groups, GROUP_SIZE, max_staleness, gpus * EPISODES_PER_GPU * (max_staleness + 1))
     found = []
-    for rollout in sorted({min(max(1, round(share * gpus)), gpus - 1) for share in SHARES}):
+    for rollout in sorted({min(max(1, round(share * gpus)), gpus - 1) for share in shares}):
         machine = Machine(
             replicas=rollout,
             slots=SLOTS,
@@ -70,18 +70,16 @@ def best_split(gpus: int, episodes: list[Episode], max_staleness: int) -> tuple[
     return min(found, key=lambda pair: pair[1].step_s)
 
 
-def show_table(counts: list[int]) -> None:
+def show_table(counts: list[int], shares: list[float]) -> None:
     columns = "GPUs|staleness|for rollouts|step|episodes/s|engines busy|learner busy|mean age".split("|")
     table = Table(*columns, title="The best split of so many GPUs, simulated")
     episodes = heavy_tailed()
     for gpus in counts:
-        for max_staleness in (0, 1, 2):
-            rollout, found = best_split(gpus, episodes, max_staleness)
+        for max_staleness in (0, 1):
+            rollout, found = best_split(gpus, episodes, max_staleness, shares)
             rate = max(1, gpus * EPISODES_PER_GPU // GROUP_SIZE) * GROUP_SIZE / found.step_s
-            shares = f"{found.engine_busy:.0%}", f"{found.learner_busy:.0%}", f"{found.staleness_mean:.2f}"
-            table.add_row(
-                f"{gpus:,}", str(max_staleness), str(rollout), f"{found.step_s:.0f} s", f"{rate:.1f}", *shares
-            )
+            parts = f"{found.engine_busy:.0%}", f"{found.learner_busy:.0%}", f"{found.staleness_mean:.2f}"
+            table.add_row(f"{gpus:,}", str(max_staleness), str(rollout), f"{found.step_s:.0f} s", f"{rate:.1f}", *parts)
     Console().print(table)
 
 
@@ -142,13 +140,15 @@ def check(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpus", default="2,8,64,512", help="numbers of GPUs, separated by commas")
+    parser.add_argument("--gpus", default="2,8,64,512", help="numbers of GPUs; 10,000 take minutes for each share")
+    parser.add_argument("--shares", default=SHARES, help="of the GPUs, for rollouts: those to try")
     parser.add_argument("--check", type=Path, help="a finished run's folder")
     options = parser.parse_args()
     if options.check:
         check(options.check)
     else:
-        show_table([int(count) for count in options.gpus.split(",")])
+        shares = [float(share) for share in options.shares.split(",")]
+        show_table([int(count) for count in options.gpus.split(",")], shares)
 
 
 if __name__ == "__main__":

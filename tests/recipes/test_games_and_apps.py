@@ -43,7 +43,7 @@ def test_apps_are_trained(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_sql_is_trained_with_partial_rewards(tmp_path: Path) -> None:
-    report = train("sql", tmp_path / "run", "--limits.max-turns", "2", "--limits.max-response-tokens", "32")
+    report = train("sql", tmp_path / "run", "--limits.max-response-tokens", "32")
     assert (report["steps"], report["oracle"]["value"]) == (2, 1.0)
     shown = json.loads((tmp_path / "run/config.json").read_text())["sql"]["weights"]
     assert shown == {"execution": 1.0, "syntax": 0.1, "schema_linking": 0.1, "ngram": 0.1, "format": 0.1}

@@ -6,7 +6,8 @@ critic and without a division by the deviation; the reward looks at the state th
 Without `--model` a tiny policy imitates a demonstrator that does the right thing four times of five and otherwise calls
 anything: a smoke test of the whole loop on a CPU. The tasks themselves need a real checkpoint.
 
-    agent-rl train apps --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --max-difficulty 3
+    agent-rl train apps --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 \\
+        --learner.learning-rate 1e-6 --max-difficulty 3
     agent-rl train apps                                     # the tiny policy, easiest tasks
 """
 

@@ -5,7 +5,7 @@ episode's database and its judge are those of the quickstart. `pip install 'agen
 
     agent-rl train quickstart                                              # makes a policy that knows the format
     agent-rl train black_box_agent --model runs/quickstart-.../start --steps 40
-    agent-rl train black_box_agent --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16
+    agent-rl train black_box_agent --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ context: it is not sampled, so no loss sees it.
 
 ReTool reports 67% on AIME 2024 for Qwen2.5-32B-Instruct after 400 steps, against 40% after 1,080 steps without code.
 
-    agent-rl train retool --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 \\
+    agent-rl train retool --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6 \\
         --cold-start.demonstrations cold_start.jsonl --maths.rows.source openai/gsm8k \\
         --limits.max-response-tokens 4096 --limits.max-context-tokens 16384
     agent-rl train retool --estimator grpo          # without a critic

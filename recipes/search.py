@@ -8,7 +8,7 @@ It is Search-R1 (arXiv:2503.09516) with GRPO: exact match as the only reward, an
 but in no loss. With `--search.style deep_research`, `--search.corpus.kind web` and F1 as the reward (`search.weights`
 in a config file) it is after DeepResearcher (arXiv:2504.03160), except that the policy reads pages itself.
 
-    agent-rl train search --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16
+    agent-rl train search --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
     agent-rl train search --model Qwen/Qwen3-0.6B --search.rows.source hotpotqa/hotpot_qa:distractor
 """
 

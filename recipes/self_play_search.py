@@ -7,8 +7,8 @@ anybody else: training needs answers alone. What is measured is solving, on the 
 
 It starts from a checkpoint that knows tool calls, and learns what it can from questions that it can find at all.
 
-    agent-rl train self_play_search --model Qwen/Qwen3-4B --device cuda --dtype bfloat16
-    agent-rl train self_play_search --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 \\
+    agent-rl train self_play_search --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
+    agent-rl train self_play_search --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6 \\
         --search.rows.source nq.jsonl --search.format nq --search.corpus.kind index --search.corpus.index wiki
 """
 

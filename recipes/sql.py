@@ -5,7 +5,7 @@ MariaDB. The reward is execution with a little of Reasoning-SQL's partial terms 
 that is seldom right learns which tables and columns matter. The paper's judgement by a model is not among them.
 CogniSQL-R1-Zero (arXiv:2507.06013) is execution and format alone: set the other weights to 0.
 
-    agent-rl train sql --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16
+    agent-rl train sql --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
     agent-rl train sql --model ... --sql.rows.source spider/train_spider.json --sql.format spider
     agent-rl train sql --steps 2 --eval-tasks 16     # the tiny model: shows that it runs, and learns little
 """

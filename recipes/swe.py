@@ -7,7 +7,8 @@ learns by DPO). `--estimator rloo` gives LOOP's credit (arXiv:2502.01600). The r
 so that a policy that is seldom right learns what a patch looks like (SWE-RL, arXiv:2502.18449).
 
     agent-rl swe make click toolz inflection --count 200 --output tasks
-    agent-rl train swe --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --swe.rows.source tasks
+    agent-rl train swe --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 \\
+        --learner.learning-rate 1e-6 --swe.rows.source tasks
     agent-rl train swe --steps 2 --eval-tasks 4     # the tiny model: shows that it runs, and learns nothing
 """
 

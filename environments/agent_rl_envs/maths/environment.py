@@ -37,8 +37,8 @@ class MathsConfig(Config):
     answer_field: str = Field(
         default="answer", description="The rows' field with the answer: as it is, in a box, or behind ####."
     )
-    changes: bool = Field(
-        default=False, description="Of problems that are made up: whether something is done to each number first."
+    changes: int = Field(
+        default=1, ge=1, le=3, description="Of problems that are made up: how many things may be done to each number."
     )
     sandbox: SandboxConfig = Field(default=SandboxConfig(), description="Where code runs.")
     run_timeout_s: float = Field(default=30.0, gt=0, description="Deadline of one run of code.")
@@ -141,11 +141,11 @@ def _final(value: str) -> Message:
 
 
 @functools.lru_cache(maxsize=4096)  # siblings play the same problem, and a problem never changes
-def _made(split: str, seed: int, index: int, changes: bool) -> Problem:
+def _made(split: str, seed: int, index: int, changes: int) -> Problem:
     return make_problem(stream("maths", split, seed, index), test=split == "test", changes=changes)
 
 
-def _made_up_task(split: str, seed: int, index: int, *, changes: bool) -> Task:
+def _made_up_task(split: str, seed: int, index: int, *, changes: int) -> Task:
     made = {"split": split, "seed": seed, "index": index, "changes": changes}
     problem = _made(**made)
     return _task(f"maths/{split}/{seed}/{index}", problem.question, {"answer": problem.answer, "made": made})

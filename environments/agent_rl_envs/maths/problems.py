@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 CHANGES: Mapping[str, tuple[str, Callable[[int], int]]] = {
-    "": ("n", lambda n: n),
-    "the squares of ": ("n * n", lambda n: n * n),
-    "the doubles of ": ("2 * n", lambda n: 2 * n),
+    "doubles": ("2 * n", lambda n: 2 * n),
+    "squares": ("n * n", lambda n: n * n),
+    "cubes": ("n ** 3", lambda n: n**3),
 }
-"""What is done to each number first: in words, in Python, and done."""
+"""What is done to each number first: in words, in Python, and done. So the answer is none of the numbers."""
 
 SUMMARIES: Mapping[str, tuple[str, Callable[[list[int]], Any]]] = {
     "total": ("sum", sum),
@@ -27,7 +27,7 @@ SUMMARIES: Mapping[str, tuple[str, Callable[[list[int]], Any]]] = {
 }
 """What is asked of the numbers."""
 
-VOCABULARY = (*SUMMARIES, *"squares doubles boxed import statistics sum max min".split())
+VOCABULARY = (*SUMMARIES, *CHANGES, *"boxed import statistics sum max min".split())
 """Words that a small tokenizer should keep whole."""
 
 
@@ -41,25 +41,21 @@ class Problem:
     answer: str
 
 
-def make_problem(rng: np.random.Generator, *, test: bool, changes: bool) -> Problem:
-    """Three numbers; with `changes`, something is done to each of them first. Train and test share no numbers."""
-    numbers = _numbers(rng)
-    while (sum(numbers) % 4 == 0) is not test:
-        numbers = _numbers(rng)
-    kinds = [(change, summary) for change in (CHANGES if changes else [""]) for summary in SUMMARIES]
+def make_problem(rng: np.random.Generator, *, test: bool, changes: int) -> Problem:
+    """Three numbers, what is done to each (one of so many `changes`), and a summary. Train and test share no numbers."""
+    kinds = [(change, summary) for change in list(CHANGES)[:changes] for summary in SUMMARIES]
     right = int(rng.integers(len(kinds)))
     change, summary = kinds[right]
-    answer = SUMMARIES[summary][1]([CHANGES[change][1](number) for number in numbers])
-    question = f"What is the {summary} of {change}these numbers: {', '.join(map(str, numbers))}?"
+    while True:
+        numbers = [int(number) for number in rng.integers(10, 100, size=3)]
+        answer = SUMMARIES[summary][1]([CHANGES[change][1](number) for number in numbers])
+        if (sum(numbers) % 4 == 0) is test and answer not in numbers:
+            break
+    question = f"What is the {summary} of the {change} of these numbers: {', '.join(map(str, numbers))}?"
     return Problem(question, tuple(_program(*kind, numbers) for kind in kinds), right, str(answer))
-
-
-def _numbers(rng: np.random.Generator) -> list[int]:
-    return [int(number) for number in rng.integers(10, 100, size=3)]
 
 
 def _program(change: str, summary: str, numbers: list[int]) -> str:
     function = SUMMARIES[summary][0]
     opening = "from statistics import median\n" if function == "median" else ""
-    values = f"[{CHANGES[change][0]} for n in {numbers}]" if change else f"{numbers}"
-    return f"{opening}{function}({values})"
+    return f"{opening}{function}([{CHANGES[change][0]} for n in {numbers}])"

@@ -42,7 +42,7 @@ class Problem:
 
 
 def make_problem(rng: np.random.Generator, *, test: bool, changes: int) -> Problem:
-    """Three numbers, what is done to each (one of so many `changes`), and a summary. Train and test share no numbers."""
+    """Three numbers, what is done to each (one of so many `changes`), a summary. Train and test share no numbers."""
     kinds = [(change, summary) for change in list(CHANGES)[:changes] for summary in SUMMARIES]
     right = int(rng.integers(len(kinds)))
     change, summary = kinds[right]

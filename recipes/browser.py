@@ -3,10 +3,10 @@
 Episodes may take few turns at first and more as training goes: short ones teach to act, long ones to look around, to go
 back and to plan. The tasks are those of the shipped sites (a shop, a forum, mail, ...), judged by their databases.
 
-WebRL (arXiv:2411.02337) has three more parts. Two are options: `--learner.kl-coefficient 0.01` holds the policy near the
-one that it began with, and `--learner.imitation.coefficient 0.1` imitates what succeeded in each batch; it replays older
-successes too. Of its third, new tasks made from failures, `--curriculum.kind weakness --curriculum.domain task` has a half:
-what fails more and more comes again, but no task is written.
+WebRL (arXiv:2411.02337) has three more parts. Two are options: `--learner.kl-coefficient 0.01` holds the policy near
+what it began as, and `--learner.imitation.coefficient 0.1` imitates what succeeded in each batch (WebRL replays older
+successes as well). Of the third, new tasks made from failures, `--curriculum.kind weakness --curriculum.domain task`
+has a half: what fails more and more comes again, but no task is written.
 
     agent-rl train browser --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
     agent-rl train browser --templates shop --steps 2 --eval-tasks 4   # the tiny model: shows that it runs
@@ -14,11 +14,11 @@ what fails more and more comes again, but no task is written.
 
 from __future__ import annotations
 
+from agent_rl.curriculum.config import CurriculumConfig
 from pydantic import Field
 
 from agent_rl import recipe
 from agent_rl.cli import run_recipe
-from agent_rl.curriculum.config import CurriculumConfig
 from agent_rl.environment import EnvironmentSpec
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.warm_start import WarmStartConfig

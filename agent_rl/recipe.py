@@ -11,13 +11,14 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import anyio
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.console import Console
 
+from agent_rl.cold_start import ColdStartConfig, cold_started
 from agent_rl.config import changed_fields
 from agent_rl.controls import only_imitate, shuffle_rewards
 from agent_rl.curriculum import TaskSampler
@@ -79,6 +80,9 @@ class RecipeConfig(TrainConfig):
         default=WarmStartConfig(learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95))),
         description="Imitation of the environment's random agent, from which the tiny model starts.",
     )
+    cold_start: ColdStartConfig = Field(
+        default_factory=ColdStartConfig, description="Demonstrations that a checkpoint imitates before RL."
+    )
     learner: LearnerConfig = Field(
         default=LearnerConfig(learning_rate=1e-3, schedule="linear", warmup_steps=20, minibatches=4, betas=(0.9, 0.95)),
         description="Loss and optimiser of RL.",
@@ -101,6 +105,12 @@ class RecipeConfig(TrainConfig):
     success_threshold: float = Field(default=1.0, description="An episode succeeds when its reward reaches this.")
     run_dir: Path | None = Field(default=None, description="The run's folder; none: a new one under runs/.")
     resume: bool = Field(default=False, description="Go on with the run in run_dir, or with the latest one.")
+
+    @model_validator(mode="after")
+    def _starts_somewhere(self) -> Self:
+        if self.cold_start != ColdStartConfig() and (self.model is None or self.cold_start.demonstrations is None):
+            raise ValueError("a cold start takes a checkpoint and a file: set model and cold_start.demonstrations.")
+        return self
 
 
 def run(
@@ -193,7 +203,11 @@ class _Run:
 
         config = self.config
         if config.model is not None:
-            return load_policy(config.model, dtype=config.dtype, device=config.device)
+            place: Any = {"dtype": config.dtype, "device": config.device}
+            if (shown := config.cold_start.demonstrations) is None:
+                return load_policy(config.model, **place)
+            place |= {"parser": config.tool_parser, "seed": config.seed}
+            return cold_started(config.cold_start, shown, config.model, self.folder, self.console, **place)
         return await starting_policy(
             self.imitation, self.folder, self.console, hidden_size=config.hidden_size, vocabulary=self.vocabulary
         )

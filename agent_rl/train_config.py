@@ -52,7 +52,8 @@ class TrainConfig(Config):
         default_factory=dict[str, float], description="The estimator's own options, such as gamma 0.95."
     )
     shaping: str | None = Field(
-        default=None, description="Rewards that credit sees instead: clip_process, delta_process, concise."
+        default=None,
+        description="Rewards that credit sees instead: clip_process, delta_process, concise, role_rewards.",
     )
     shaping_options: dict[str, float | str] = Field(
         default_factory=dict[str, float | str], description="The shaping's own options, such as at 0.5."

@@ -6,7 +6,7 @@ of one response, `G` members of one group. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -45,6 +45,14 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+
+
+def opens_conversation(messages: Sequence[Message]) -> bool:
+    """Whether what an environment says begins a conversation: its first message has the role `system`.
+
+    Another role of the same model takes over, which sees nothing of what was said before.
+    """
+    return bool(messages) and messages[0].role == "system"
 
 
 # --- tasks ----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """Train an agent that does tasks on a phone, by calling the documented APIs of its apps (AppWorld and LOOP in small).
 
+LOOP (arXiv:2502.01600) is PPO with a clip per token and the mean of the other episodes of a task as baseline, without a
+critic and without a division by the deviation; the reward looks at the state that an episode leaves.
+
 Without `--model` a tiny policy imitates a demonstrator that does the right thing four times of five and otherwise calls
 anything: a smoke test of the whole loop on a CPU. The tasks themselves need a real checkpoint.
 
-    agent-rl train apps --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --max-difficulty 3
+    agent-rl train apps --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 \\
+        --learner.learning-rate 1e-6 --max-difficulty 3
     agent-rl train apps                                     # the tiny policy, easiest tasks
 """
 
@@ -27,6 +31,7 @@ class Config(recipe.RecipeConfig):
 
     templates: str = Field(default="", description="Names of templates, separated by commas; empty: all.")
     max_difficulty: int = Field(default=1, ge=1, le=3, description="Leave out harder templates.")
+    estimator: str = Field(default="rloo", description="Credit: leave-one-out, LOOP's.")
     goal_weight: float = Field(
         default=0.5, ge=0, le=1, description="Weight of the share of checks that pass; the rest is for success."
     )

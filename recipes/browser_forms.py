@@ -9,9 +9,10 @@ others, for larger models.
 
     agent-rl train browser_forms
     agent-rl train browser_forms --pages login-user,click-checkboxes,choose-list --actions click,type,select
-    agent-rl train browser_forms --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --pages all --actions ""
-    agent-rl train browser_forms --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --templates shop,mail \
-        --actions "" --max-actions 8 --limits.max-turns 10 --limits.max-context-tokens 24000
+    agent-rl train browser_forms --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6 \\
+        --pages all --actions ""
+    agent-rl train browser_forms --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6 \\
+        --templates shop,mail --actions "" --max-actions 8 --limits.max-turns 10 --limits.max-context-tokens 24000
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ after that is reinforcement learning's. Sizes are such that a model of a hundred
 
     agent-rl train games
     agent-rl train games --game bandit
-    agent-rl train games --game wordle --model Qwen/Qwen3-0.6B --options words 100 --device cuda --dtype bfloat16
+    agent-rl train games --game wordle --model Qwen/Qwen3-0.6B --options words 100 --device cuda --dtype bfloat16 \\
+        --learner.learning-rate 1e-6
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ query a question calls for. `--model <hub id or folder>` trains a real checkpoin
     agent-rl train quickstart
     agent-rl train quickstart --hard                        # every task needs two dependent queries; longer
     agent-rl train quickstart --control shuffled_rewards    # the same run with rewards that mean nothing
-    agent-rl train quickstart --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16
+    agent-rl train quickstart --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
 """
 
 from __future__ import annotations

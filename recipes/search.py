@@ -4,7 +4,11 @@ By default the corpus is a made-up world, so that nothing can be known beforehan
 find what a question asks for, and to go on from what it found. It starts from a checkpoint that knows tool calls; names
 that nobody has seen are too much for a tiny model from random weights.
 
-    agent-rl train search --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16
+It is Search-R1 (arXiv:2503.09516) with GRPO: exact match as the only reward, and what a search shows is in the context
+but in no loss. With `--search.style deep_research`, `--search.corpus.kind web` and F1 as the reward (`search.weights`
+in a config file) it is after DeepResearcher (arXiv:2504.03160), except that the policy reads pages itself.
+
+    agent-rl train search --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
     agent-rl train search --model Qwen/Qwen3-0.6B --search.rows.source hotpotqa/hotpot_qa:distractor
 """
 

@@ -2,9 +2,10 @@
 
 Databases are made, or come from Spider, BIRD, WikiSQL or rows of your own; they live in SQLite, DuckDB, PostgreSQL or
 MariaDB. The reward is execution with a little of Reasoning-SQL's partial terms (arXiv:2503.23157), so that a policy
-that is seldom right learns which tables and columns matter.
+that is seldom right learns which tables and columns matter. The paper's judgement by a model is not among them.
+CogniSQL-R1-Zero (arXiv:2507.06013) is execution and format alone: set the other weights to 0.
 
-    agent-rl train sql --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16
+    agent-rl train sql --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
     agent-rl train sql --model ... --sql.rows.source spider/train_spider.json --sql.format spider
     agent-rl train sql --steps 2 --eval-tasks 16     # the tiny model: shows that it runs, and learns little
 """
@@ -19,8 +20,8 @@ from agent_rl.environment import EnvironmentSpec
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl_envs.sql import SqlConfig, SqlEnvironment
 
-PARTIAL = {"execution": 1.0, "syntax": 0.1, "schema_linking": 0.1, "ngram": 0.1}
-"""Wrong queries get at most 0.3, so that `success_threshold` 1 counts those that are right."""
+PARTIAL = {"execution": 1.0, "syntax": 0.1, "schema_linking": 0.1, "ngram": 0.1, "format": 0.1}
+"""Wrong queries get at most 0.4, so that `success_threshold` 1 counts those that are right."""
 
 
 class Config(recipe.RecipeConfig):

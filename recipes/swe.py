@@ -2,11 +2,13 @@
 
 Without rows, bugs are planted in the small package that ships with the environment. `agent-rl swe make` makes tasks of
 packages that you name; SWE-bench, SWE-Gym and R2E rows are read as they are. One attempt that fails gets guidance and
-another try (Agent-RLVR, arXiv:2506.11425). The reward has a little of each partial term, so that a policy that is
-seldom right learns what a patch looks like (SWE-RL, arXiv:2502.18449).
+another try, in the same episode (after Agent-RLVR, arXiv:2506.11425, whose model tries again from the beginning and
+learns by DPO). `--estimator rloo` gives LOOP's credit (arXiv:2502.01600). The reward has a little of each partial term,
+so that a policy that is seldom right learns what a patch looks like (SWE-RL, arXiv:2502.18449).
 
     agent-rl swe make click toolz inflection --count 200 --output tasks
-    agent-rl train swe --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 --swe.rows.source tasks
+    agent-rl train swe --model Qwen/Qwen3-4B --device cuda --dtype bfloat16 \\
+        --learner.learning-rate 1e-6 --swe.rows.source tasks
     agent-rl train swe --steps 2 --eval-tasks 4     # the tiny model: shows that it runs, and learns nothing
 """
 

@@ -6,7 +6,8 @@ The imitation takes long, and is not known to succeed with every seed: it shows 
 several attempts and a data set with the same code:
 
     agent-rl train write_code
-    agent-rl train write_code --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --environment.tools \\
+    agent-rl train write_code --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6 \\
+        --environment.tools \\
         --environment.rows.source google-research-datasets/mbpp --environment.format mbpp --limits.max-turns 6 \\
         --limits.max-response-tokens 1024 --limits.max-context-tokens 8192
 """

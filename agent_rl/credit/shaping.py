@@ -61,10 +61,19 @@ def concise(group: Group, *, at: float = 1.0, weight: float = 0.5) -> Group:
     return replace(group, trajectories=tuple(_longer_is_less(t, weight, longest) for t in group.trajectories))
 
 
+def role_rewards(group: Group) -> Group:
+    """A reward term that has the name of a tag is that role's: its last turn gets it, whenever it was found out.
+
+    What a proposer's question is worth is known when solvers have tried it (Search Self-play, arXiv:2510.18821).
+    """
+    return replace(group, trajectories=tuple(map(_to_its_role, group.trajectories)))
+
+
 SHAPINGS: dict[str, Shaping] = {
     "clip_process": clip_process,
     "delta_process": delta_process,
     "concise": concise,
+    "role_rewards": role_rewards,
 }
 
 
@@ -90,6 +99,16 @@ def _longer_is_less(trajectory: Trajectory, weight: float, longest: int) -> Traj
     *turns, last = trajectory.turns
     brevity = weight * (1 - trajectory.sampled_tokens / longest)
     return replace(trajectory, turns=(*turns, replace(last, reward=last.reward + brevity)))
+
+
+def _to_its_role(trajectory: Trajectory) -> Trajectory:
+    last = {turn.tag: k for k, turn in enumerate(trajectory.turns)}
+    turns = list(trajectory.turns)
+    for turn in trajectory.turns:
+        for name, value in turn.reward_terms.items():
+            if name in last:
+                turns[last[name]] = replace(turns[last[name]], reward=turns[last[name]].reward + value)
+    return replace(trajectory, turns=tuple(turns))
 
 
 def _shaped(group: Group, term: str, weight: float, shape: Callable[[Float64s], Float64s]) -> Group:

@@ -68,12 +68,19 @@ def roles(episodes: Episodes, *, scale: bool = True) -> Float64s:
     For one model in several roles with rewards of their own (proposer, solver, judge): role-conditioned advantages as
     in SPIRAL (arXiv:2506.24119), with the siblings' mean, not a running one, for the baseline of a role. `scale`
     divides by the deviation. Steps without a tag are a role too.
+
+    A tag such as `solver/2` is the role's attempt number 2 at something of the episode's own, such as a question that
+    its proposer asked: attempts are compared with the other attempts of their episode, as siblings are elsewhere.
     """
     compare = Alike.standardized if scale else Alike.centered
     played, role_S = _numbered_pairs(episodes.episode_S.tolist(), episodes.tags_S)
     total_P = sums(role_S, episodes.rewards_S, len(played))
-    same_role = Alike.by_key((int(episodes.group_E[episode]), tag) for episode, tag in played)
-    return compare(same_role, total_P)[role_S]
+    return compare(Alike.by_key(_comparable(episodes, *pair) for pair in played), total_P)[role_S]
+
+
+def _comparable(episodes: Episodes, episode: int, tag: str) -> tuple[bool, int, str]:
+    role, slash, _ = tag.partition("/")
+    return bool(slash), episode if slash else int(episodes.group_E[episode]), role
 
 
 def _numbered_pairs(episodes_S: list[int], tags_S: list[str]) -> tuple[list[tuple[int, str]], Indices]:

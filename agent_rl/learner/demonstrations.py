@@ -15,7 +15,7 @@ from agent_rl.chat.wire import WireError, message_from_wire
 from agent_rl.errors import UserError
 from agent_rl.rows import Row, RowsConfig, read_rows
 from agent_rl.tool import tool_from_schema
-from agent_rl.types import FinishReason, Generation, Message, Segment, TrainingRow, Trajectory
+from agent_rl.types import FinishReason, Generation, Message, Segment, TrainingRow, Trajectory, opens_conversation
 
 if TYPE_CHECKING:
     from agent_rl.tool import Tool
@@ -27,10 +27,14 @@ def demonstration_rows(codec: ChatCodec, episode: Trajectory, tools: Sequence[To
     The tokens are those that a rollout with the same messages would have, so that the policy meets in its own episodes
     what it was trained on.
     """
-    messages = [*episode.prompt]
+    chats = [[*episode.prompt]]
     for turn in episode.turns:
-        messages += (turn.action, *turn.observations)
-    return chat_rows(codec, messages, tools)
+        chats[-1].append(turn.action)
+        if opens_conversation(turn.observations):
+            chats.append([])
+        chats[-1] += turn.observations
+    begun = (chat for chat in chats if any(message.role == "assistant" for message in chat))
+    return [row for chat in begun for row in chat_rows(codec, chat, tools)]
 
 
 def chat_rows(codec: ChatCodec, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[TrainingRow]:

@@ -20,7 +20,7 @@ from agent_rl.environment import Environment
 from agent_rl.errors import EnvironmentFailure, ProviderFailure, UserError, boundary
 from agent_rl.seeding import SeedFamily, derive_seed, stream
 from agent_rl.tool import Tool
-from agent_rl.types import FinishReason, Generation, Message, SamplingParams, Segment, Usage
+from agent_rl.types import FinishReason, Generation, Message, SamplingParams, Segment, Usage, opens_conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,10 @@ class Agent(Protocol):
         ...
 
     def observe(self, messages: Sequence[Message]) -> None:
-        """What the environment answered, when the episode goes on."""
+        """What the environment answered, when the episode goes on; or what a new conversation begins with.
+
+        See `opens_conversation`.
+        """
         ...
 
     def segments(self) -> tuple[Segment, ...]:
@@ -137,7 +140,10 @@ class PolicyAgent:
 
     def observe(self, messages: Sequence[Message]) -> None:
         """Encode what is new, and nothing else."""
-        self.conversation.append_observations(messages)
+        if opens_conversation(messages):
+            self.conversation.restart(messages)
+        else:
+            self.conversation.append_observations(messages)
 
     def segments(self) -> tuple[Segment, ...]:
         """A copy of the rows; a last one without any response is left out."""

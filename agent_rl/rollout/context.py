@@ -20,7 +20,7 @@ from agent_rl.engine.base import Engine
 from agent_rl.environment import Environment
 from agent_rl.rollout.agent import Action, EpisodeKey, MakeAgent, PolicyAgent
 from agent_rl.tool import Tool
-from agent_rl.types import FinishReason, IntArray, Message, SamplingParams
+from agent_rl.types import FinishReason, IntArray, Message, SamplingParams, opens_conversation
 
 Entry: TypeAlias = Message | IntArray
 """A message, or the ids of a sampled response, which the policy sees again verbatim."""
@@ -186,6 +186,10 @@ class CompactingAgent(PolicyAgent):
 
     def observe(self, messages: Sequence[Message]) -> None:
         """Encode what is new; compact first when that is too much."""
+        if opens_conversation(messages):
+            self._opening, self._later = tuple(messages), []
+            super().observe(messages)
+            return
         self._later += messages
         if not self._exceeds_budget(messages):
             super().observe(messages)

@@ -9,7 +9,7 @@ from agent_rl.chat.wire import Wire, message_to_wire
 from agent_rl.engine.openai import OpenAIClient
 from agent_rl.rollout.agent import Action, EpisodeKey
 from agent_rl.tool import Tool
-from agent_rl.types import Message, SamplingParams, Segment
+from agent_rl.types import Message, SamplingParams, Segment, opens_conversation
 
 
 class OpenAIAgent:
@@ -48,8 +48,9 @@ class OpenAIAgent:
         return Action(completion.message, completion.finish_reason, usage=completion.usage)
 
     def observe(self, messages: Sequence[Message]) -> None:
-        """Append what the environment answered."""
-        self._messages += [message_to_wire(message) for message in messages]
+        """Append what the environment answered, or begin anew with it."""
+        said = [message_to_wire(message) for message in messages]
+        self._messages = said if opens_conversation(messages) else self._messages + said
 
     def segments(self) -> tuple[Segment, ...]:
         """None: there are no tokens."""

@@ -1,4 +1,4 @@
-"""The recipes of games and apps at small scale: they run to the end, on what their options say."""
+"""The recipes of games, apps and SQL at small scale: they run to the end, on what their options say."""
 
 from __future__ import annotations
 
@@ -39,3 +39,11 @@ def test_apps_are_trained(tmp_path: Path) -> None:
     assert report["steps"] == 2
     assert report["oracle"]["value"] == 1.0
     assert report["random"]["value"] < 0.5
+
+
+@pytest.mark.slow
+def test_sql_is_trained_with_partial_rewards(tmp_path: Path) -> None:
+    report = train("sql", tmp_path / "run", "--limits.max-response-tokens", "32")
+    assert (report["steps"], report["oracle"]["value"]) == (2, 1.0)
+    shown = json.loads((tmp_path / "run/config.json").read_text())["sql"]["weights"]
+    assert shown == {"execution": 1.0, "syntax": 0.1, "schema_linking": 0.1, "ngram": 0.1, "format": 0.1}

@@ -93,6 +93,10 @@ class SearchEnvironment(ToolEnvironment):
         metrics = {"searches": float(names.count("search")), "visits": float(names.count("visit"))}
         return step._replace(info=replace(step.info, metrics={**metrics, **step.info.metrics}))
 
+    def _forget(self) -> None:
+        """Begin to search anew."""
+        self._shown, self._read, self._asked, self._well_formed = {}, [], [], True
+
     async def answer(self, action: Message) -> Step:
         """Score the answer; what is none is answered with a reminder of how to give one."""
         final = self._final(action)

@@ -35,6 +35,11 @@ def system_prompt(style: PromptStyle, answer: AnswerFormat, *, cite: bool) -> st
     return " ".join([_STYLES[style], _ANSWERS[answer], *([_CITE] if cite else [])])
 
 
+def how_to_answer(answer: AnswerFormat) -> str:
+    """The form of an answer."""
+    return _ANSWERS[answer]
+
+
 def reminder(answer: AnswerFormat) -> str:
     """What a message that is neither a call nor an answer is told."""
     return f"This is no answer yet. Call a tool, or finish. {_ANSWERS[answer]}"

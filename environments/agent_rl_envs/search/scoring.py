@@ -50,10 +50,17 @@ def cover_exact_match(answer: str, golds: Sequence[str]) -> float:
     return float(any(_covers(said, words_of(gold)) for gold in golds))
 
 
+def names(text: str, gold: str) -> bool:
+    """Whether a text has a gold answer as a run of whole words."""
+    return _has(words_of(text), words_of(gold))
+
+
 def _covers(said: list[str], gold: list[str]) -> bool:
-    if not gold or len(said) > len(gold) + COVER_SLACK:
-        return False
-    return any(said[i : i + len(gold)] == gold for i in range(len(said) - len(gold) + 1))
+    return len(said) <= len(gold) + COVER_SLACK and _has(said, gold)
+
+
+def _has(said: list[str], gold: list[str]) -> bool:
+    return bool(gold) and any(said[i : i + len(gold)] == gold for i in range(len(said) - len(gold) + 1))
 
 
 def citation_scores(text: str, shown: Mapping[str, str], support: Collection[str]) -> tuple[float, float]:

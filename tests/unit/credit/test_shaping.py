@@ -28,6 +28,11 @@ def test_clipped_process_rewards_never_pay():
     assert terms == [{"process": 0.0}, {"process": -1.5}, {}]
 
 
+def test_a_term_that_is_named_as_a_role_goes_to_its_last_turn():
+    turns = [Played(tag="process"), Played(0.25, tag="process"), Played(1, tag="solver"), Played(1, process=0.5)]
+    assert shaped("role_rewards", group_of(turns, [Played(1, process=0.5)])) == [[0, 0.75, 1, 1], [1]]
+
+
 def test_process_differences_sum_up_to_the_first():
     group = group_of([Played(p, process=p) for p in (0.2, 0.9, 0.4)])
     assert shaped("delta_process", group) == [pytest.approx([-0.7, 0.5, 0.4])]

@@ -91,6 +91,19 @@ def test_each_role_is_compared_with_itself():
     assert per_turn("roles", group, scale=0) == [[-1.0, -2.0, -2.0], [1.0, 2.0]]
 
 
+def test_attempts_of_a_role_are_compared_within_their_episode():
+    """Two proposals: of the one, one of two attempts succeeds after two turns; of the other, both do."""
+
+    def episode(proposed, *solved):
+        attempts = [
+            turn for k, r in enumerate(solved) for turn in (Played(tag=f"solver/{k}"), Played(r, tag=f"solver/{k}"))
+        ]
+        return [Played(proposed, tag="proposer"), *attempts]
+
+    group = group_of(episode(0.5, 1, 0), episode(0, 1, 1))
+    assert per_turn("roles", group, scale=0) == [[0.25, 0.5, 0.5, -0.5, -0.5], [-0.25, 0, 0, 0, 0]]
+
+
 def test_every_token_of_a_turn_gets_its_advantage():
     group = group_of([Played(1, sampled=3), Played(0, sampled=2, context=2)], [Played(0), Played(0)])
     [(rows, _)] = get_estimator("return_to_go")([group])

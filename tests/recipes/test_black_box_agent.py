@@ -15,7 +15,7 @@ from agent_rl.store.opening import open_journal
 def test_the_agents_sdk_plays_and_the_policy_trains(finished: Path, tmp_path: Path) -> None:
     options = ["--steps", "2", "--groups-per-batch", "3", "--group-size", "4", "--eval-tasks", "4"]
     run = tmp_path / "run"
-    assert main(["train", "openai_agents", "--model", str(finished / "start"), "--run-dir", str(run), *options]) == 0
+    assert main(["train", "black_box_agent", "--model", str(finished / "start"), "--run-dir", str(run), *options]) == 0
     assert json.loads((run / "report.json").read_text())["steps"] == 2
     with open_journal(run) as journal:
         groups = journal.load_groups().values()
@@ -28,5 +28,5 @@ def test_the_agents_sdk_plays_and_the_policy_trains(finished: Path, tmp_path: Pa
 
 
 def test_it_needs_a_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "openai_agents"]) == 2
+    assert main(["train", "black_box_agent"]) == 2
     assert "model" in capsys.readouterr().err

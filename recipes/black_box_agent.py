@@ -4,8 +4,8 @@ Its own loop asks a chat endpoint, runs the tools, and answers. The endpoint is 
 episode's database and its judge are those of the quickstart. `pip install 'agent-rl[agents]'` comes first.
 
     agent-rl train quickstart                                              # makes a policy that knows the format
-    agent-rl train openai_agents --model runs/quickstart-.../start --steps 40
-    agent-rl train openai_agents --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16
+    agent-rl train black_box_agent --model runs/quickstart-.../start --steps 40
+    agent-rl train black_box_agent --model Qwen/Qwen3-0.6B --device cuda --dtype bfloat16 --learner.learning-rate 1e-6
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class AgentsProgram:
 def main(config: Config) -> None:
     """Run the recipe. What the policy learned inside the SDK is measured without it."""
     databases = EnvironmentSpec(SqlLookup, SqlLookupConfig(two_query_share=0.0))
-    recipe.run(config, "openai_agents", databases, program=AgentsProgram)
+    recipe.run(config, "black_box_agent", databases, program=AgentsProgram)
 
 
 if __name__ == "__main__":

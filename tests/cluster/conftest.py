@@ -100,7 +100,7 @@ def actors(kind: str) -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.create_time())
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Cluster]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS, "include_dashboard": False})
     try:
@@ -111,7 +111,7 @@ def two_nodes() -> Iterator[Cluster]:
         cluster.shutdown()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def in_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
     """The same run without a cluster: what every test expects."""
     folder = tmp_path_factory.mktemp("in_process")

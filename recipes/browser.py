@@ -14,11 +14,11 @@ has a half: what fails more and more comes again, but no task is written.
 
 from __future__ import annotations
 
-from agent_rl.curriculum.config import CurriculumConfig
 from pydantic import Field
 
 from agent_rl import recipe
 from agent_rl.cli import run_recipe
+from agent_rl.curriculum.config import CurriculumConfig
 from agent_rl.environment import EnvironmentSpec
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.warm_start import WarmStartConfig

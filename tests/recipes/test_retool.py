@@ -29,7 +29,7 @@ CHAT = [
 
 def likelihood(folder: Path, shown: Path) -> float:
     model, tokenizer = load_policy(folder)
-    [row] = read_demonstrations(ChatCodec(tokenizer), shown)
+    [[row]] = read_demonstrations(ChatCodec(tokenizer), shown).values()
     return float(np.sum(Learner(model, LearnerConfig()).logprobs([row])[0]))
 
 

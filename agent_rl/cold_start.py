@@ -61,8 +61,8 @@ def cold_started(
     start = folder / START
     if not start.is_dir():
         model, tokenizer = load_policy(source, dtype=dtype, device=device)
-        shown = read_demonstrations(ChatCodec(tokenizer, parser), demonstrations)
-        rows = [row for of_task in shown.values() for row in of_task]
+        of_tasks = read_demonstrations(ChatCodec(tokenizer, parser), demonstrations)
+        rows = [row for of_task in of_tasks.values() for row in of_task]
         batches = list(_batches(len(rows), config, seed))
         learner = Learner(model, config.learner.for_run(len(batches)), seed=seed)
         with counting_progress(console, "cold start", len(batches)) as advance:

@@ -39,7 +39,9 @@ class ReplayConfig(Config):
         default_factory=dict, description="Options of the environment that differ from those of the run."
     )
     engine: bool = Field(default=False, description="Let the policy sample the episode again, and compare every bit.")
-    model: str = Field(default="", description="The weights that sampled it; those of the run's checkpoint, if empty.")
+    model: str = Field(
+        default="", description="Checkpoint or run folder with the weights that sampled it; those of the run, if empty."
+    )
     reward: str = Field(
         default="", description="Score the episodes with package.module:function, which gets a trajectory."
     )
@@ -104,11 +106,14 @@ def _find(journal: Journal, group: int, member: int) -> Trajectory:
 def _replay(
     config: ReplayConfig, episode: Trajectory, played: Mapping[str, Any] | None
 ) -> Mapping[str, Difference | None]:
+    from agent_rl.evaluate.actor import model_source
     from agent_rl.replay.episode import model_of, replay, resample
     from agent_rl.replay.settings import read_settings
 
     settings = read_settings(config.run)
-    model = (config.model or model_of(config.run, episode, settings)) if config.engine else ""
+    model = ""
+    if config.engine:
+        model = model_source(config.model) if config.model else model_of(config.run, episode, settings)
     environment = _environment(config, episode, settings, played)
     results: dict[str, Any] = {"environment": anyio.run(replay, environment, episode, settings)}
     if config.engine:

@@ -39,8 +39,10 @@ def test_a_run_leaves_everything_that_is_promised(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_the_run_folder_is_a_model_to_evaluate_and_to_train_on(finished: Path, tmp_path: Path, capsys: Any) -> None:
-    assert main(["eval", "sql_lookup", "--model", str(finished), "-n", "4", "-r", "2"]) == 0
+    evaluated = str(tmp_path / "evaluated")
+    assert main(["eval", "sql_lookup", "--model", str(finished), "-n", "4", "-r", "2", "--run-dir", evaluated]) == 0
     assert "pass@2" in capsys.readouterr().out
+    assert main(["replay", evaluated, "0.0", "--engine", "--model", str(finished)]) == 0
     curriculum = ("--curriculum.kind", "sec", "--curriculum.first-turns", "2", "--curriculum.growth-steps", "1")
     report = train(tmp_path / "more", "--model", str(finished / "start"), *curriculum)
     assert report["steps"] == 2

@@ -37,10 +37,11 @@ _FLAGS = (
     "--disable-quic",
     "--disable-smooth-scrolling",
     "--disable-sync",
-    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",  # up to 155, and of the headless shell
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--no-first-run",
     "--no-pings",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
 )
 _NOWHERE = "http://127.0.0.1:9"  # the proxy of whatever belongs to no episode
 

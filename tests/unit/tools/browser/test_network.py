@@ -18,6 +18,11 @@ def other(sites):
     return sites()
 
 
+def refused_here(tools):
+    """Of what was refused, what a page asked for, once or more: Chromium has wishes of its own, to its makers' hosts."""
+    return {host for host in tools.tabs.proxy.refused if host.startswith("127.0.0.1:")}
+
+
 async def test_a_redirects_target_is_never_contacted(site, other, browsing, call):
     async with browsing(site.url) as tools:
         away = await call(tools, "navigate", url=f"{site.url}/to?url={other.url}/hats")
@@ -25,7 +30,7 @@ async def test_a_redirects_target_is_never_contacted(site, other, browsing, call
         assert other.hits == []
         assert away.error == "tool_error"
         assert f"This address may not be reached: 127.0.0.1:{other.port}" in away.content
-        assert tools.tabs.proxy.refused == [f"127.0.0.1:{other.port}"]
+        assert refused_here(tools) == {f"127.0.0.1:{other.port}"}
         assert "'Shop'" in (await call(tools, "back")).content
 
 
@@ -151,7 +156,7 @@ async def test_an_episode_may_not_use_the_proxy_of_another(site, other, browsing
         port = second.tabs.proxy.port
         answer = await tools.page.evaluate(f"fetch('http://127.0.0.1:{port}/', {{mode: 'no-cors'}}).catch(() => 0)")
         assert answer is not None
-        assert tools.tabs.proxy.refused == [f"127.0.0.1:{port}"]
+        assert refused_here(tools) == {f"127.0.0.1:{port}"}
     assert all(hit != "/favicon" for hit in other.hits)
 
 

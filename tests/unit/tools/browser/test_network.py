@@ -19,7 +19,7 @@ def other(sites):
 
 
 def refused_here(tools):
-    """Of what was refused, what a page asked for, once or more: Chromium has wishes of its own, to its makers' hosts."""
+    """Of what was refused, what a page asked for, once or more; Chromium has wishes of its own, to other hosts."""
     return {host for host in tools.tabs.proxy.refused if host.startswith("127.0.0.1:")}
 
 

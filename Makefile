@@ -33,7 +33,7 @@ results: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/results.py $(OPTIONS)
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup $(OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile $(OPTIONS)
 
 test-vllm: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/pytest tests/vllm $(OPTIONS)

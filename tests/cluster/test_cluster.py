@@ -25,7 +25,7 @@ from agent_rl.train import StepReport
 from agent_rl.types import Message, Step
 from tests.cluster.conftest import CPUS, Parity, actors, config_of, consumed, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_nodes"), pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_nodes")]
 Found = tuple[Path, torch.nn.Module]
 
 

@@ -14,7 +14,6 @@ from tests.recipes.conftest import SMALL
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
 def test_a_recipe_runs_on_two_nodes(tmp_path: Path) -> None:
     start = "import sys; from agent_rl.cli import main; sys.exit(main())"
     shape = ["--cluster.nodes", "2", "--cluster.inference-replicas", "1"]

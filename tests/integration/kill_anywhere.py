@@ -47,7 +47,7 @@ from agent_rl.store.opening import open_journal
 WATCHED = ("open", "os.", "shutil.", "sqlite3.", "store.")
 TRAINING = parity_config(
     steps=4,
-    group_size=2,
+    group_size=3,
     checkpoint_every=1,
     max_concurrent_episodes=1,  # always one row in a batch: deterministic, and cheaper than many that are
     deterministic=False,

@@ -46,6 +46,10 @@ SKIPPED = 2  # steps, while processes warm up
 class Slow(Environment):
     """Two steps of `TOOL_S` each."""
 
+    @classmethod
+    def tasks(cls, split: str, count: int, seed: int = 0) -> list[Task]:
+        return [Task(f"slow-{number}", (Message("user", "go on"),)) for number in range(count)]
+
     async def reset(self, task: Task, seed: int) -> tuple[Message, ...]:
         self._steps = 0
         return task.prompt

@@ -8,11 +8,11 @@ from __future__ import annotations
 import copy
 import functools
 import gc
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from agent_rl.chat.codec import ChatCodec
 from agent_rl.engine.base import Engine
@@ -24,9 +24,10 @@ from agent_rl.learner.learner import Learner
 from agent_rl.rollout.context import policy_agents
 from agent_rl.rollout.control import Gate
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
+from agent_rl.rollout.group import PlayWithin
 from agent_rl.tool.services import ToolServices, tool_services
 from agent_rl.train_config import TrainConfig
-from agent_rl.types import SamplingParams, Trajectory
+from agent_rl.types import SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from agent_rl.learner.ranks import Ranks
 
 ENGINE_MODEL = "engine_model"  # where vLLM finds the model that it starts with
-
-
-Play: TypeAlias = Callable[..., Awaitable[Trajectory]]
-"""A `PlayEpisode` that may also be given `limits`, in place of the run's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +54,7 @@ class Players(Protocol):
     """Who plays a run's episodes with the policy."""
 
     @property
-    def play(self) -> Play:
+    def play(self) -> PlayWithin:
         """Plays one episode."""
         ...
 
@@ -127,7 +124,7 @@ class ThisProcess:
 
 @dataclass(frozen=True, slots=True)
 class _PlayersHere:
-    play: Play
+    play: PlayWithin
     engine: Engine
     lent: ToolServices
 
@@ -176,7 +173,7 @@ def engine_of(cast: Cast, codec: ChatCodec, folder: Path, max_batch: int) -> Abs
 
 
 @asynccontextmanager
-async def open_play(cast: Cast, codec: ChatCodec, engine: Engine, turns: Gate) -> AsyncGenerator[Play, None]:
+async def open_play(cast: Cast, codec: ChatCodec, engine: Engine, turns: Gate) -> AsyncGenerator[PlayWithin, None]:
     """Who acts: the policy's own agent, or programs through a gateway that is open for as long."""
     config, sampling = cast.config, SamplingParams(temperature=cast.config.temperature)
     if cast.program is None:

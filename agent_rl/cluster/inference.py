@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from agent_rl.chat.codec import ChatCodec
 from agent_rl.cluster.calls import Actor, Lost, answer, tell
 from agent_rl.cluster.serving import Serving
 from agent_rl.engine.base import GenerationRequest
 from agent_rl.engine.replicas import Replicas
 from agent_rl.errors import ProviderFailure
-from agent_rl.site import ENGINE_MODEL, Cast, engine_of, lasting
+from agent_rl.site import lasting
 from agent_rl.types import Generation
 
 if TYPE_CHECKING:
@@ -26,18 +24,10 @@ if TYPE_CHECKING:
 class InferenceReplica(Serving):
     """An actor: one engine with the policy."""
 
-    def __init__(self, cast: Cast, folder: Path, gpu: bool, episodes: int) -> None:
-        super().__init__()
-        if gpu:
-            cast.model.to("cuda")  # pyright: ignore[reportArgumentType]  # its decorator hides the signature
-        self._cast, self._folder, self._episodes = cast, folder, episodes
-
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None, None]:
         """The engine."""
-        cast = self._cast
-        codec = ChatCodec(cast.tokenizer, cast.config.tool_parser)
-        async with engine_of(cast, codec, self._folder / ENGINE_MODEL, self._episodes) as self._engine:
+        async with self.own_engine() as self._engine:
             with lasting():
                 yield
 
@@ -98,6 +88,7 @@ class ReplicatedEngine:
                 if self._actors[replica.name] is actor:  # nobody has replaced it meanwhile
                     self._replicas.lose(replica)
                 continue
+            self.weight_version = max(self.weight_version, int(generation.weight_versions_R.max(initial=0)))
             return generation
 
     async def abort(self, session: str) -> None:
@@ -112,5 +103,5 @@ class ReplicatedEngine:
             await tell(self._actors[replica.name].release.remote(session))
 
     async def update_weights(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """The replicas get their weights from the learner; this is the version that they have."""
-        self.weight_version = version
+        """Raises `RuntimeError`: replicas get their weights from the learner, not from who asks them."""
+        raise RuntimeError("send weights to the replicas")

@@ -30,6 +30,7 @@ from agent_rl.errors import ProviderFailure, UserError
 from agent_rl.learner.base import PolicyLearner
 from agent_rl.rollout.control import Gate
 from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.site import ENGINE_MODEL
 from agent_rl.types import Task, Trajectory
 
 
@@ -69,24 +70,22 @@ class ClusterPlayers:
         self._tally = _Tally()
         self._arrival = anyio.Event()
         gpus = cluster.gpus_per_engine
-        replicas = tuple(f"replica {number}" for number in range(cluster.inference_replicas))
-        workers = [f"worker {number}" for number in range(cluster.workers)]
+        replicas = tuple(f"replica-{number}" for number in range(cluster.inference_replicas))
+        workers = [f"worker-{number}" for number in range(cluster.workers)]
         engines = len(replicas or workers)
         share = -(-episodes // engines)
-        make_worker = partial(
-            _start,
-            RolloutWorker,
-            {"num_cpus": cluster.cpus_per_worker, "num_gpus": 0 if replicas else gpus},
-            *(cast, folder, gpus > 0, share, cluster.episodes_per_worker, replicas),
-        )
-        make_replica = partial(
-            _start,
-            InferenceReplica,
-            {"num_cpus": cluster.cpus_per_replica, "num_gpus": gpus},
-            *(cast, folder, gpus > 0, share),
-        )
-        self._replica_parts = [_Part(name, make_replica, has_engine=True) for name in replicas]
-        self._worker_parts = {name: _Part(name, make_worker, has_engine=not replicas) for name in workers}
+        worker = {"num_cpus": cluster.cpus_per_worker, "num_gpus": 0 if replicas else gpus}
+        replica = {"num_cpus": cluster.cpus_per_replica, "num_gpus": gpus}
+        slots = cluster.episodes_per_worker
+
+        def part(name: str, has_engine: bool, kind: type[Any], resources: dict[str, float], *more: Any) -> _Part:
+            own = folder / ENGINE_MODEL / name
+            return _Part(name, partial(_start, kind, resources, cast, own, gpus > 0, share, *more), has_engine)
+
+        self._replica_parts = [part(name, True, InferenceReplica, replica) for name in replicas]
+        self._worker_parts = {
+            name: part(name, not replicas, RolloutWorker, worker, slots, replicas) for name in workers
+        }
         self._homes = Replicas(workers)
         for home in self._homes.all:
             self._homes.lose(home)

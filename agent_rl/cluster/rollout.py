@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import anyio
 
-from agent_rl.chat.codec import ChatCodec
 from agent_rl.cluster.calls import Actor
 from agent_rl.cluster.inference import ReplicatedEngine
 from agent_rl.cluster.serving import Serving
 from agent_rl.engine.base import Engine
 from agent_rl.rollout.control import Gate
+from agent_rl.rollout.group import PlayWithin
 from agent_rl.rollout.limits import RolloutLimits
-from agent_rl.site import ENGINE_MODEL, Cast, Play, engine_of, lasting, open_play
+from agent_rl.site import Cast, lasting, open_play
 from agent_rl.tool.services import ToolServices, lend, siblings_of, tool_services
 from agent_rl.types import Task, Trajectory
 
@@ -29,29 +29,24 @@ class RolloutWorker(Serving):
     """
 
     def __init__(self, cast: Cast, folder: Path, gpu: bool, episodes: int, slots: int, replicas: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__(cast, folder, gpu and not replicas, episodes)
         self._slots = anyio.CapacityLimiter(slots or math.inf)
-        if gpu and not replicas:
-            cast.model.to("cuda")  # pyright: ignore[reportArgumentType]  # its decorator hides the signature
-        self._cast, self._folder, self._episodes = cast, folder, episodes
         self._shared = ReplicatedEngine(replicas) if replicas else None
         self._turns = Gate()
         self._playing = 0
         self._left = anyio.Event()
-        self._play: Play
+        self._play: PlayWithin
         self._lent: ToolServices
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None, None]:
         """Engine, tools, and who acts. Episodes that were cancelled close before these do."""
-        config = self._cast.config
-        codec = ChatCodec(self._cast.tokenizer, config.tool_parser)
         async with (
-            self._opened_engine(codec) as self._engine,
-            tool_services(config.tools, codec.ends) as self._lent,
+            self._opened_engine() as self._engine,
+            tool_services(self._cast.config.tools, self._codec.ends) as self._lent,
         ):
             with lasting():
-                async with open_play(self._cast, codec, self._engine, self._turns) as self._play:
+                async with open_play(self._cast, self._codec, self._engine, self._turns) as self._play:
                     yield
                     while self._playing:
                         self._left = anyio.Event()
@@ -84,10 +79,5 @@ class RolloutWorker(Serving):
         """Of the tools, since the last call."""
         return self._lent.metrics()
 
-    @asynccontextmanager
-    async def _opened_engine(self, codec: ChatCodec) -> AsyncGenerator[Engine, None]:
-        if self._shared is not None:
-            yield self._shared
-        else:
-            async with engine_of(self._cast, codec, self._folder / ENGINE_MODEL, self._episodes) as engine:
-                yield engine
+    def _opened_engine(self) -> AbstractAsyncContextManager[Engine]:
+        return self.own_engine() if self._shared is None else self._shared

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import anyio
 
+from agent_rl.chat.codec import ChatCodec
 from agent_rl.cluster.weights import Receiver, Update
-
-if TYPE_CHECKING:
-    from agent_rl.engine.base import Engine
+from agent_rl.engine.base import Engine
+from agent_rl.site import Cast, engine_of
 
 
 class Serving(ABC):
-    """Base of actors. Everything that is open belongs to the call of `serve`, which lasts as long as the actor."""
+    """Base of actors. Everything that is open belongs to the call of `serve`, which lasts as long as the actor.
 
-    def __init__(self) -> None:
+    Its engine, if it has one, is for `episodes` at once, and may write to `folder`.
+    """
+
+    def __init__(self, cast: Cast, folder: Path, gpu: bool, episodes: int) -> None:
+        if gpu:
+            cast.model.to("cuda")  # pyright: ignore[reportArgumentType]  # its decorator hides the signature
+        self._cast, self._folder, self._episodes = cast, folder, episodes
+        self._codec = ChatCodec(cast.tokenizer, cast.config.tool_parser)
         self._open = anyio.Event()
         self._stopped = anyio.Event()
         self._closed = anyio.Event()
@@ -27,6 +34,10 @@ class Serving(ABC):
     @abstractmethod
     def opened(self) -> AbstractAsyncContextManager[None]:
         """What the actor needs while it serves."""
+
+    def own_engine(self) -> AbstractAsyncContextManager[Engine]:
+        """The engine of this actor."""
+        return engine_of(self._cast, self._codec, self._folder, self._episodes)
 
     async def serve(self) -> None:
         """Until `stop`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from agent_rl.curriculum.base import Curriculum, TaskSampler, shuffled_epochs
 from agent_rl.curriculum.domains import Array, Domains, Outcomes, State, Weighting
 from agent_rl.curriculum.gvm import Gvm, allocate, score_norm
 from agent_rl.curriculum.weakness import Weakness, weak
-from agent_rl.rollout.group import PlayEpisode
+from agent_rl.rollout.group import PlayEpisode, PlayWithin
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import derive_seed, stream
 from agent_rl.types import Group, Task, Trajectory
@@ -28,14 +28,6 @@ class _Admitted:
     position: int
     size: int
     step: int
-
-
-class _Limited(Protocol):
-    """A `PlayEpisode` whose limits can be given with each call."""
-
-    async def __call__(
-        self, task: Task, *, group_index: int, member: int, seed: int, limits: RolloutLimits
-    ) -> Trajectory: ...
 
 
 class AdaptiveCurriculum(Curriculum):
@@ -94,16 +86,15 @@ class AdaptiveCurriculum(Curriculum):
         """As was decided when it was admitted."""
         return self._admitted[index].size
 
-    def within_limits(self, play: PlayEpisode) -> PlayEpisode:
+    def within_limits(self, play: PlayWithin) -> PlayEpisode:
         """With the limits of the step in which its group was admitted."""
         limits_at = self._limits_at
         if limits_at is None:
             return play
-        limited: _Limited = play  # pyright: ignore[reportAssignmentType]  # all of them have limits bound by keyword
 
         async def play_within(task: Task, *, group_index: int, member: int, seed: int) -> Trajectory:
             limits = limits_at(self._admitted[group_index].step)
-            return await limited(task, group_index=group_index, member=member, seed=seed, limits=limits)
+            return await play(task, group_index=group_index, member=member, seed=seed, limits=limits)
 
         return play_within
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from agent_rl.credit.estimator import Advantages
-from agent_rl.rollout.group import PlayEpisode
+from agent_rl.rollout.group import PlayEpisode, PlayWithin
 from agent_rl.seeding import stream
 from agent_rl.types import Group, Task
 
@@ -44,7 +44,7 @@ class Curriculum:
         """Episodes of an admitted group."""
         return self._group_size
 
-    def within_limits(self, play: PlayEpisode) -> PlayEpisode:
+    def within_limits(self, play: PlayWithin) -> PlayEpisode:
         """`play` within the limits of each group, where those change."""
         return play
 

@@ -21,7 +21,7 @@ from agent_rl.gateway.recording import Recording
 from agent_rl.gateway.server import Gateway
 from agent_rl.rollout.agent import Action, EpisodeKey
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
-from agent_rl.rollout.group import PlayEpisode
+from agent_rl.rollout.group import PlayWithin
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.tool import Tool
 from agent_rl.types import FinishReason, Message, SamplingParams, Segment, StopReason, Task, Trajectory, Turn
@@ -95,11 +95,11 @@ def programs(
     limits: RolloutLimits,
     *,
     program_samples: bool = False,
-) -> Callable[[Engine, ChatCodec, SamplingParams], AbstractAsyncContextManager[PlayEpisode]]:
-    """How a run opens its own gateway: given its engine, the result holds one open and yields its `PlayEpisode`."""
+) -> Callable[[Engine, ChatCodec, SamplingParams], AbstractAsyncContextManager[PlayWithin]]:
+    """How a run opens its own gateway: given its engine, the result holds one open and yields who plays."""
 
     @asynccontextmanager
-    async def players(engine: Engine, codec: ChatCodec, sampling: SamplingParams) -> AsyncGenerator[PlayEpisode, None]:
+    async def players(engine: Engine, codec: ChatCodec, sampling: SamplingParams) -> AsyncGenerator[PlayWithin, None]:
         async with Gateway(engine, codec, sampling, program_samples=program_samples) as gateway:
             yield partial(run_program, gateway, environment_factory, make_program, limits=limits)
 

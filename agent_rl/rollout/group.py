@@ -10,6 +10,7 @@ from typing import Protocol
 import anyio
 
 from agent_rl.concurrency import collect
+from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.tool.services import siblings_of
 from agent_rl.types import Failure, Group, Task, Trajectory
 
@@ -19,6 +20,16 @@ class PlayEpisode(Protocol):
 
     def __call__(self, task: Task, *, group_index: int, member: int, seed: int) -> Awaitable[Trajectory]:
         """Never raises for what the environment, a tool or the engine did: that is in the trajectory."""
+        ...
+
+
+class PlayWithin(Protocol):
+    """A `PlayEpisode` that can also be given other limits than those that are bound."""
+
+    def __call__(
+        self, task: Task, *, group_index: int, member: int, seed: int, limits: RolloutLimits = ...
+    ) -> Awaitable[Trajectory]:
+        """See `PlayEpisode`."""
         ...
 
 

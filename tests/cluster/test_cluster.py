@@ -23,7 +23,7 @@ from agent_rl.control import send_command
 from agent_rl.errors import UserError
 from agent_rl.train import StepReport
 from agent_rl.types import Message, Step
-from tests.cluster.conftest import CPUS, Parity, actors, config_of, consumed, run
+from tests.cluster.conftest import CPUS, Slow, actors, consumed, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_nodes")]
 Found = tuple[Path, torch.nn.Module]
@@ -37,7 +37,7 @@ def on_ray(folder: Path, in_process: Found, kill: Callable[[StepReport], None] =
         reports.append(report)
         kill(report)
 
-    progress, model = run(folder, config_of(), site=ClusterSite(ClusterConfig(**cluster)), on_step=on_step)
+    progress, model = run(folder, site=ClusterSite(ClusterConfig(**cluster)), on_step=on_step)
     expected_folder, expected = in_process
     assert progress.step == 4
     assert consumed(folder) == consumed(expected_folder), "nothing is lost, and nothing trained on twice"
@@ -125,7 +125,7 @@ def test_one_of_two_lost_ranks_is_a_lost_learner(tmp_path: Path, in_process: Fou
             actors("LearnerRank")[-1].kill()
 
     site = ClusterSite(ClusterConfig(rollout_workers=1, learner_ranks=2))
-    progress, model = run(tmp_path, config_of(), site=site, on_step=kill)
+    progress, model = run(tmp_path, site=site, on_step=kill)
     assert progress.step == 4
     assert consumed(tmp_path) == consumed(in_process[0])
     for weight, other in zip(model.parameters(), in_process[1].parameters(), strict=True):
@@ -178,10 +178,10 @@ def test_a_worker_plays_as_many_as_it_has_places(tmp_path: Path, in_process: Fou
 def test_a_run_without_room_says_what_is_missing(tmp_path: Path) -> None:
     site = ClusterSite(ClusterConfig(cpus_per_rank=1000, start_timeout_s=2))
     with pytest.raises(UserError, match=r"no room for 1 learner ranks of 1000 CPUs"):
-        run(tmp_path, config_of(), site=site)
+        run(tmp_path, site=site)
 
 
-class Broken(Parity):
+class Broken(Slow):
     """A bug that is nobody's failure."""
 
     async def step(self, action: Message) -> Step:
@@ -191,7 +191,7 @@ class Broken(Parity):
 def test_what_an_environment_refuses_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
     site = ClusterSite(ClusterConfig(rollout_workers=1))
     with pytest.raises(ExceptionGroup) as caught:
-        run(tmp_path, config_of(), site=site, environment=lambda task: Broken())
+        run(tmp_path, Broken, site=site)
     refused, others = caught.value.split(UserError)
     assert "another option" in repr(refused)
     assert others is None

@@ -24,7 +24,8 @@ def script(name: str) -> str:
 async def prepare_pages(context: BrowserContext, config: PageConfig) -> None:
     """Before the first address is opened."""
     if config.clock == "stepped":
-        await context.clock.install(time=_TIME)
-        await context.clock.pause_at(_TIME + datetime.timedelta(seconds=1))
+        # It runs until it is paused, which is at a time that a slow machine has not reached by then.
+        await context.clock.install(time=_TIME - datetime.timedelta(hours=1))
+        await context.clock.pause_at(_TIME)
     if config.random_seed is not None:
         await context.add_init_script(script("random.js").replace("%SEED%", str(config.random_seed % 2**32)))

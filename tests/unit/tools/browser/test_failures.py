@@ -2,11 +2,11 @@
 
 import os
 import signal
-import subprocess
 import time
 from contextlib import asynccontextmanager, suppress
 
 import anyio
+import psutil
 import pytest
 from playwright.async_api import Error
 
@@ -200,15 +200,9 @@ async def test_episodes_share_nothing_but_the_process(site, browsing):
 
 def _browsers():
     """Processes of browsers that this one started."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    parents = {pid: parent for pid, parent, _ in rows}
-
-    def below(pid):
-        while pid in parents:
-            if pid == str(os.getpid()):
-                return True
-            pid = parents[pid]
-        return False
-
-    return {int(pid) for pid, _, args in rows if "--headless" in args and below(pid)}
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "--headless" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found

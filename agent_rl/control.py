@@ -31,6 +31,7 @@ CONTROL_COMMANDS = {
     "drain": "start no new episode, and wait until those that run have ended",
     "cancel GROUP MEMBER": "end one episode, as a failure that nobody retries",
     "concurrency N": "how many episodes may run at once",
+    "workers N": "how many rollout workers to have, of a run on a cluster",
     "stop": "end after the present training step, with a checkpoint to resume from",
 }
 
@@ -73,6 +74,8 @@ async def _obey(control: RolloutControl, words: Sequence[str]) -> dict[str, Any]
             control.stop()
         case ["concurrency", number]:
             control.set_concurrency(_whole(number))
+        case ["workers", number]:
+            control.set_workers(_whole(number))
         case ["cancel", group, member]:
             control.cancel(_whole(group), _whole(member))
         case ["status"]:
@@ -89,12 +92,13 @@ def _whole(text: str) -> int:
 
 
 def _status(control: RolloutControl) -> dict[str, Any]:
-    now = anyio.current_time()
+    now, workers = anyio.current_time(), control.workers
     return {
         "paused": not control.turns.is_open,
         "admitting": control.admission.is_open,
         "stopping": control.stopping,
         "concurrency": control.concurrency,
+        **({"workers": f"{workers.there} of {workers.wanted}"} if workers else {}),
         "running": [
             {"group": e.group, "member": e.member, "task": e.task_id, "seconds": round(now - e.began, 1)}
             for e in control.running

@@ -22,7 +22,7 @@ from agent_rl.learner.base import PolicyLearner
 from agent_rl.learner.frozen_policy import load_teacher
 from agent_rl.learner.learner import Learner
 from agent_rl.rollout.context import policy_agents
-from agent_rl.rollout.control import Gate
+from agent_rl.rollout.control import Gate, RolloutControl
 from agent_rl.rollout.episode import EnvironmentFactory, run_episode
 from agent_rl.rollout.group import PlayWithin
 from agent_rl.tool.services import ToolServices, tool_services
@@ -85,8 +85,8 @@ class Site(Protocol):
         """A learner with a copy of `model`."""
         ...
 
-    def players(self, cast: Cast, folder: Path, turns: Gate) -> AbstractAsyncContextManager[Players]:
-        """The players, who wait before their next turn while the gate `turns` is closed. `folder` is the run's."""
+    def players(self, cast: Cast, folder: Path, control: RolloutControl) -> AbstractAsyncContextManager[Players]:
+        """The players, who obey `control`: they wait before a turn while its gate is closed. `folder` is the run's."""
         ...
 
 
@@ -110,7 +110,7 @@ class ThisProcess:
         yield make_learner(model, tokenizer, config, values, self._ranks)
 
     @asynccontextmanager
-    async def players(self, cast: Cast, folder: Path, turns: Gate) -> AsyncGenerator[Players, None]:
+    async def players(self, cast: Cast, folder: Path, control: RolloutControl) -> AsyncGenerator[Players, None]:
         """See `Site.players`."""
         codec = ChatCodec(cast.tokenizer, cast.config.tool_parser)
         async with (
@@ -118,7 +118,7 @@ class ThisProcess:
             tool_services(cast.config.tools, codec.ends) as lent,
         ):
             with lasting():
-                async with open_play(cast, codec, engine, turns) as play:
+                async with open_play(cast, codec, engine, control.turns) as play:
                     yield _PlayersHere(play, engine, lent)
 
 

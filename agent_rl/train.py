@@ -190,7 +190,7 @@ async def _open_run(plan: _Plan, site: Site, resume: bool) -> AsyncGenerator[_Ru
                 critic.load_state_dict(critic_state)
             telemetry = extras.enter_context(OpenTelemetry()) if config.opentelemetry else None
             control = RolloutControl(config.max_concurrent_episodes)
-            async with site.players(cast, run_dir, control.turns) as players:
+            async with site.players(cast, run_dir, control) as players:
                 yield _Run(plan, learner, players, critic, journal, logger, control, telemetry, progress)
 
 

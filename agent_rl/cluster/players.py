@@ -7,6 +7,7 @@ for all at once: whatever room the cluster has is used, and its autoscaler sees 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,12 +37,16 @@ from agent_rl.types import Task, Trajectory
 
 @dataclass(slots=True, eq=False)
 class _Part:
-    """An actor that is wanted, and the present one."""
+    """An actor that is wanted, or was until its episodes have ended, and the present one."""
 
     name: str
     make: Callable[[], Actor]
     has_engine: bool
     actor: Actor | None = None
+    wanted: bool = True
+    playing: int = 0  # episodes
+    left: anyio.Event = field(default_factory=anyio.Event)  # when the last of them has, of one that is not wanted
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 @dataclass(slots=True)
@@ -71,32 +76,32 @@ class ClusterPlayers:
         self._arrival = anyio.Event()
         gpus = cluster.gpus_per_engine
         replicas = tuple(f"replica-{number}" for number in range(cluster.inference_replicas))
-        workers = [f"worker-{number}" for number in range(cluster.workers)]
-        engines = len(replicas or workers)
-        share = -(-episodes // engines)
+        share = -(-episodes // (len(replicas) or cluster.workers))
         worker = {"num_cpus": cluster.cpus_per_worker, "num_gpus": 0 if replicas else gpus}
         replica = {"num_cpus": cluster.cpus_per_replica, "num_gpus": gpus}
-        slots = cluster.episodes_per_worker
 
         def part(name: str, has_engine: bool, kind: type[Any], resources: dict[str, float], *more: Any) -> _Part:
             own = folder / ENGINE_MODEL / name
             return _Part(name, partial(_start, kind, resources, cast, own, gpus > 0, share, *more), has_engine)
 
         self._replica_parts = [part(name, True, InferenceReplica, replica) for name in replicas]
-        self._worker_parts = {
-            name: part(name, not replicas, RolloutWorker, worker, slots, replicas) for name in workers
-        }
-        self._homes = Replicas(workers)
-        for home in self._homes.all:
-            self._homes.lose(home)
+        self._worker_parts: dict[str, _Part] = {}
+        more = cluster.episodes_per_worker, replicas
+        self._new_workers = (
+            part(f"worker-{number}", not replicas, RolloutWorker, worker, *more) for number in itertools.count()
+        )
+        self._homes = Replicas(())
+        self._tasks: TaskGroup
         self._playing: dict[str, int] = {}  # episodes, by group
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
         """All actors, which come as there is room for them. Episodes wait for a worker."""
         async with anyio.create_task_group() as tasks:
-            for part in (*self._replica_parts, *self._worker_parts.values()):
+            self._tasks = tasks
+            for part in self._replica_parts:
                 tasks.start_soon(self._keep, part)
+            self.resize(self._cluster.workers)
             tasks.start_soon(self._hold_with, self._turns)
             try:
                 yield
@@ -117,10 +122,15 @@ class ClusterPlayers:
                 part = await self._home(group)
                 actor = part.actor
                 assert actor is not None
+                part.playing += 1
                 try:
                     return await answer(actor.play.remote(task, group_index, member, seed, limits))
                 except Lost:
                     self._lose(part, actor)
+                finally:
+                    part.playing -= 1
+                    if not part.wanted and not part.playing:
+                        part.left.set()
         finally:
             self._playing[group] -= 1
             if not self._playing[group]:
@@ -141,8 +151,42 @@ class ClusterPlayers:
         """Means over the workers, how many are there, how many processes were lost."""
         tally, self._tally = self._tally, _Tally()
         means = {name: sum(values) / len(values) for name, values in tally.metrics.items()}
-        there = sum(not home.lost for home in self._homes.all)
-        return {**means, "cluster/workers": there, "cluster/lost": tally.lost}
+        return {**means, "cluster/workers": self.there, "cluster/lost": tally.lost}
+
+    # --- how many workers: see `agent_rl.rollout.control.Workers` -----------------------------------------------------
+
+    @property
+    def wanted(self) -> int:
+        """Workers that there should be."""
+        return sum(part.wanted for part in self._worker_parts.values())
+
+    @property
+    def there(self) -> int:
+        """Workers that play."""
+        return sum(not home.lost for home in self._homes.all)
+
+    def resize(self, count: int) -> None:
+        """Have so many workers. Siblings of episodes whose worker goes may be played elsewhere."""
+        for part in itertools.islice(self._new_workers, max(0, count - self.wanted)):
+            self._worker_parts[part.name] = part
+            self._homes.add(part.name)
+            self._tasks.start_soon(self._keep, part)
+        wanted = [part for part in self._worker_parts.values() if part.wanted]
+        for part in sorted(wanted, key=lambda part: part.actor is not None)[: len(wanted) - count]:
+            part.wanted = False
+            self._homes.lose(self._homes.named(part.name))
+            self._tasks.start_soon(self._retire, part)
+
+    async def _retire(self, part: _Part) -> None:
+        """Let a worker's episodes end, then the worker."""
+        if part.playing:
+            await part.left.wait()
+        async with self._updating:  # nobody is sending it weights
+            actor, part.actor = part.actor, None
+        if actor is None:
+            part.scope.cancel()
+        else:
+            await _stop(actor)
 
     @property
     def _parts(self) -> list[_Part]:
@@ -151,20 +195,23 @@ class ClusterPlayers:
     # --- actors that are wanted ---------------------------------------------------------------------------------------
 
     async def _keep(self, part: _Part) -> None:
-        """Have an actor for `part`, for ever."""
-        while True:
-            actor = part.make()
-            try:
-                serving = actor.serve.remote()
-                await answer(actor.ready.remote())
-                await self._join(part, actor)
-                await answer(serving)
-                return  # it was told to stop
-            except Lost:
-                self._tally.lost += 1
-                self._lose(part, actor)
-            finally:
-                end([actor])
+        """Have an actor for `part`, for as long as it is wanted."""
+        with part.scope:
+            while part.wanted:
+                actor = part.make()
+                try:
+                    serving = actor.serve.remote()
+                    await answer(actor.ready.remote())
+                    await self._join(part, actor)
+                    await answer(serving)
+                    break  # it was told to stop
+                except Lost:
+                    self._tally.lost += 1
+                    self._lose(part, actor)
+                finally:
+                    end([actor])
+        if self._worker_parts.pop(part.name, None):
+            self._homes.remove(part.name)
 
     async def _join(self, part: _Part, actor: Actor) -> None:
         """Bring a new actor up to date, then let others know of it."""
@@ -182,7 +229,8 @@ class ClusterPlayers:
             await self._introduce(replica, part)
         if not self._turns.is_open:
             await answer(actor.hold.remote(True))
-        self._homes.find(self._homes.named(part.name))
+        if part.wanted:
+            self._homes.find(self._homes.named(part.name))
         self._arrival.set()
         self._arrival = anyio.Event()
 

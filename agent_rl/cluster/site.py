@@ -21,7 +21,7 @@ from agent_rl.cluster_config import ClusterConfig
 from agent_rl.errors import ConfigError
 from agent_rl.learner.ranks import copy_to
 from agent_rl.registry import SCRIPT_MODULE
-from agent_rl.rollout.control import Gate
+from agent_rl.rollout.control import RolloutControl
 from agent_rl.site import Cast
 from agent_rl.train_config import TrainConfig
 
@@ -56,7 +56,7 @@ class ClusterSite:
                 await anyio.to_thread.run_sync(stack.close)
 
     @asynccontextmanager
-    async def players(self, cast: Cast, folder: Path, turns: Gate) -> AsyncGenerator[ClusterPlayers, None]:
+    async def players(self, cast: Cast, folder: Path, control: RolloutControl) -> AsyncGenerator[ClusterPlayers, None]:
         """See `Site.players`."""
         if cast.program is not None:
             raise ConfigError("Agent programs run beside the trainer, in one process: leave out cluster.")
@@ -64,9 +64,13 @@ class ClusterSite:
         sent = ray.put(replace(cast, config=_plain(cast.config), model=copy_to(cast.model, "cpu")))
         episodes = cast.config.max_concurrent_episodes
         path = Path(await anyio.Path(folder).resolve())
-        players = ClusterPlayers(self._cluster, sent, path, episodes, turns)
+        players = ClusterPlayers(self._cluster, sent, path, episodes, control.turns)
         async with players.running():
-            yield players
+            control.workers = players
+            try:
+                yield players
+            finally:
+                control.workers = None
 
 
 @contextmanager

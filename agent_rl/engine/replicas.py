@@ -21,7 +21,7 @@ class Replicas:
     """Sticky routing: a session stays at the replica of its first request, the one with the fewest sessions then."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.all = tuple(Replica(name) for name in dict.fromkeys(names))
+        self.all = [Replica(name) for name in dict.fromkeys(names)]
         self._home: dict[str, Replica] = {}
 
     def of(self, session: str) -> Replica:
@@ -38,6 +38,16 @@ class Replicas:
     def named(self, name: str) -> Replica:
         """The replica of that name."""
         return next(replica for replica in self.all if replica.name == name)
+
+    def add(self, name: str) -> None:
+        """One more, which is lost until it is found."""
+        self.all.append(Replica(name, lost=True))
+
+    def remove(self, name: str) -> None:
+        """Forget a replica, and where its sessions were."""
+        replica = self.named(name)
+        self.lose(replica)
+        self.all.remove(replica)
 
     def home(self, session: str) -> Replica | None:
         """The replica that the session is at; none for unknown sessions."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 
@@ -66,17 +67,36 @@ class RunningEpisode:
         return self.scope.cancelled_caught
 
 
+class Workers(Protocol):
+    """The processes that play a run's episodes, where there are several."""
+
+    @property
+    def wanted(self) -> int:
+        """How many there should be."""
+        ...
+
+    @property
+    def there(self) -> int:
+        """How many there are."""
+        ...
+
+    def resize(self, count: int) -> None:
+        """Have so many from here on; those that are too many go when their episodes have ended."""
+        ...
+
+
 class RolloutControl:
     """The switches of one `RolloutManager`, which asks it before it starts an episode.
 
     `turns` is the gate that episodes pass before each turn: hand it to `run_episode`. The time that an episode is held
-    counts towards none of its deadlines.
+    counts towards none of its deadlines. `workers` are there while a run on a cluster plays.
     """
 
     def __init__(self, max_concurrent_episodes: int) -> None:
         self.turns = Gate()
         self.admission = Gate()
         self.stopping = False
+        self.workers: Workers | None = None
         self._slots = anyio.CapacityLimiter(max_concurrent_episodes)
         self._running: dict[tuple[int, int], RunningEpisode] = {}
         self._idle = anyio.Event()
@@ -145,6 +165,14 @@ class RolloutControl:
         if episodes < 1:
             raise UserError("The concurrency must be at least 1: use pause or drain to run nothing.")
         self._slots.total_tokens = episodes
+
+    def set_workers(self, count: int) -> None:
+        """Rollout workers to have. Raises `UserError` below 1, and for a run in one process."""
+        if self.workers is None:
+            raise UserError("This run has no rollout workers: it is one process. Give it a section cluster.")
+        if count < 1:
+            raise UserError("There must be at least 1 worker: use pause or drain to run nothing.")
+        self.workers.resize(count)
 
     def cancel(self, group: int, member: int) -> None:
         """End one episode, as a failure that nobody retries. Raises `UserError` when it does not run."""

@@ -171,6 +171,29 @@ def test_an_operator_holds_a_cluster_too(tmp_path: Path, in_process: Found) -> N
     assert taken[1] == taken[2] < 4
 
 
+def test_an_operator_changes_how_many_workers_there_are(tmp_path: Path, in_process: Found) -> None:
+    """One joins a run that goes on, and another leaves it when its episodes have ended."""
+    seen: list[str] = []
+
+    async def resize() -> None:
+        await send_command(tmp_path, ["pause"])  # so that the run does not end meanwhile
+        seen.append((await send_command(tmp_path, ["workers", "3"]))["workers"])
+        with anyio.fail_after(60):
+            while (await send_command(tmp_path, ["status"]))["workers"] != "3 of 3":  # noqa: ASYNC110  # no event tells the test
+                await anyio.sleep(0.1)
+        seen.append((await send_command(tmp_path, ["workers", "2"]))["workers"])
+        await send_command(tmp_path, ["resume"])
+
+    def change(report: StepReport) -> None:
+        if report.step == 1:
+            threading.Thread(target=anyio.run, args=(resize,)).start()
+
+    reports = on_ray(tmp_path, in_process, change, rollout_workers=1)
+    assert seen == ["1 of 3", "2 of 2"]
+    assert reports[-1].metrics["cluster/workers"] == 2
+    assert sum(report.metrics["cluster/lost"] for report in reports) == 0, "it left in good order"
+
+
 def test_a_worker_plays_as_many_as_it_has_places(tmp_path: Path, in_process: Found) -> None:
     on_ray(tmp_path, in_process, rollout_workers=1, episodes_per_worker=1)
 

@@ -14,6 +14,13 @@ from agent_rl.rollout.control import RolloutControl
 pytestmark = pytest.mark.anyio
 
 
+class Workers:
+    wanted, there = 1, 1
+
+    def resize(self, count):
+        self.wanted = count
+
+
 async def test_commands_reach_the_run(tmp_path):
     control = RolloutControl(4)
     async with anyio.create_task_group() as tasks:
@@ -35,6 +42,12 @@ async def test_commands_reach_the_run(tmp_path):
         assert not (await send_command(tmp_path, ["drain"]))["admitting"]
         assert (await send_command(tmp_path, ["concurrency", "9"]))["concurrency"] == 9
         assert (await send_command(tmp_path, ["stop"]))["stopping"]
+        with pytest.raises(UserError, match="no rollout workers: it is one process"):
+            await send_command(tmp_path, ["workers", "2"])
+        control.workers = Workers()
+        assert (await send_command(tmp_path, ["workers", "3"]))["workers"] == "1 of 3"
+        with pytest.raises(UserError, match="at least 1 worker"):
+            await send_command(tmp_path, ["workers", "0"])
         for words, mend in (
             (["puase"], "Did you mean 'pause'"),
             (["cancel", "x", "1"], "not a whole number"),

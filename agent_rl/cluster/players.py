@@ -21,6 +21,7 @@ import ray
 from anyio.abc import TaskGroup
 
 from agent_rl.cluster.calls import Actor, Lost, Ref, answer, end, tell
+from agent_rl.cluster.dispatch import Dispatch
 from agent_rl.cluster.inference import InferenceReplica
 from agent_rl.cluster.learner import RemoteLearner
 from agent_rl.cluster.rollout import RolloutWorker
@@ -43,6 +44,7 @@ class _Part:
     make: Callable[[], Actor]
     has_engine: bool
     actor: Actor | None = None
+    dispatch: Dispatch | None = None  # of a worker
     wanted: bool = True
     playing: int = 0  # episodes
     left: anyio.Event = field(default_factory=anyio.Event)  # when the last of them has, of one that is not wanted
@@ -120,11 +122,11 @@ class ClusterPlayers:
         try:
             while True:
                 part = await self._home(group)
-                actor = part.actor
-                assert actor is not None
+                actor, dispatch = part.actor, part.dispatch
+                assert dispatch is not None
                 part.playing += 1
                 try:
-                    return await answer(actor.play.remote(task, group_index, member, seed, limits))
+                    return await dispatch.play(task, group_index, member, seed, limits)
                 except Lost:
                     self._lose(part, actor)
                 finally:
@@ -199,9 +201,12 @@ class ClusterPlayers:
         with part.scope:
             while part.wanted:
                 actor = part.make()
+                part.dispatch = Dispatch(actor) if part.name in self._worker_parts else None
                 try:
                     serving = actor.serve.remote()
                     await answer(actor.ready.remote())
+                    if part.dispatch is not None:
+                        self._tasks.start_soon(part.dispatch.exchange)
                     await self._join(part, actor)
                     await answer(serving)
                     break  # it was told to stop
@@ -209,6 +214,8 @@ class ClusterPlayers:
                     self._tally.lost += 1
                     self._lose(part, actor)
                 finally:
+                    if part.dispatch is not None:
+                        part.dispatch.close()
                     end([actor])
         if self._worker_parts.pop(part.name, None):
             self._homes.remove(part.name)
@@ -238,7 +245,7 @@ class ClusterPlayers:
         if replica.actor is not None and worker.actor is not None:
             await tell(worker.actor.find_replica.remote(replica.name, replica.actor))
 
-    def _lose(self, part: _Part, actor: Actor) -> None:
+    def _lose(self, part: _Part, actor: Actor | None) -> None:
         """Send nothing more to `actor`, unless it has been replaced."""
         if part.actor is actor:
             part.actor = None

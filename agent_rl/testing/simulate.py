@@ -2,8 +2,9 @@
 
 The rollout manager, the staleness gate, the order of consumption and the batches are those of training. Only what takes
 time is a model: a decode step of a replica takes `step_s + sequence_s * n` with n sequences in it (Orca, OSDI 2022:
-one token of each per step), a tool call and a reset take what was measured, a training step takes its tokens over the
-learner's rate. Episodes are drawn from measured ones, such as those of a small run.
+one token of each per step), and stands still while tokens are read; a turn keeps the event loop of its rollout worker
+for `host_s`; a tool call and a reset take what was measured; a training step takes its tokens over the learner's rate.
+Episodes are drawn from measured ones, such as those of a small run.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,21 +30,32 @@ from agent_rl.types import Group, StopReason, Task, Trajectory
 _ROUNDING = 1e-6  # of a decode step
 
 
+class TurnCost(NamedTuple):
+    """What a turn costs: tokens to sample, seconds of tools, and tokens that the engine reads before it samples."""
+
+    sampled: int
+    tool_s: float
+    read: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What one episode costs: seconds before its first turn, then tokens to sample and seconds of tools in each turn.
+    """What one episode costs: seconds before its first turn, then its turns.
 
     `trained_tokens` is the length of its rows: what the learner has to read.
     """
 
     setup_s: float
-    turns: tuple[tuple[int, float], ...]
+    turns: tuple[TurnCost, ...]
     trained_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a cluster can do. `slots` are sequences that one replica decodes at once; further ones wait."""
+    """What a cluster can do. `slots` are sequences that one replica decodes at once; further ones wait.
+
+    `read_s` is for each token that is read, `host_s` for each turn, at one of `workers`.
+    """
 
     replicas: int
     slots: int
@@ -50,6 +63,9 @@ class Machine:
     sequence_s: float
     learner_tokens_per_s: float
     update_s: float = 0.0
+    read_s: float = 0.0
+    host_s: float = 0.0
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +88,7 @@ class Prediction:
     step_s: float
     engine_busy: float
     engine_load: float
+    host_busy: float
     learner_busy: float
     staleness_mean: float
     staleness_max: int
@@ -79,8 +96,9 @@ class Prediction:
 
     @property
     def bottleneck(self) -> str:
-        """What more of would help."""
-        return "learner" if self.learner_busy > self.engine_busy else "rollout"
+        """What more of would help: engine, host or learner."""
+        busy = {"engine": self.engine_busy, "host": self.host_busy, "learner": self.learner_busy}
+        return max(busy, key=busy.__getitem__)
 
 
 def measured(groups: Iterable[Group]) -> list[Episode]:
@@ -88,12 +106,21 @@ def measured(groups: Iterable[Group]) -> list[Episode]:
     return [
         Episode(
             episode.setup_s,
-            tuple((turn.end - turn.start, turn.step_s) for turn in episode.turns),
+            tuple(_costs(episode)),
             sum(len(segment.token_ids_T) for segment in episode.segments),
         )
         for group in groups
         for episode in group.valid
     ]
+
+
+def _costs(episode: Trajectory) -> Iterator[TurnCost]:
+    segment, cached = -1, 0
+    for turn in episode.turns:
+        if turn.segment != segment:
+            segment, cached = turn.segment, 0  # a rewritten history is read from its beginning
+        yield TurnCost(turn.end - turn.start, turn.step_s, turn.start - cached)
+        cached = turn.end
 
 
 def simulate(episodes: Sequence[Episode], machine: Machine, schedule: Schedule) -> Prediction:
@@ -105,7 +132,7 @@ class _Replica:
     """One engine: all of its sequences advance at the same rate, which falls with their number.
 
     `_progress` counts decode steps; a sequence that enters at `p` and wants n tokens leaves at `p + n`. One timer is
-    set, to when the next one leaves.
+    set, to when the next one leaves. Reading puts `_since`, from when on steps count, into the future.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -114,14 +141,14 @@ class _Replica:
         self._timer: asyncio.TimerHandle | None = None
         self._progress, self._since = 0.0, 0.0
         self._running: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[TurnCost, asyncio.Future[None]]] = deque()
         self._entered = 0
         self.busy_s = 0.0
         self.sequence_s = 0.0
 
-    async def generate(self, tokens: int) -> None:
+    async def generate(self, turn: TurnCost) -> None:
         done = self._loop.create_future()
-        self._waiting.append((tokens, done))
+        self._waiting.append((turn, done))
         self._go_on()
         await done
 
@@ -129,6 +156,8 @@ class _Replica:
         """Decode until now."""
         now = self._loop.time()
         count, elapsed_s = len(self._running), now - self._since
+        if elapsed_s <= 0:
+            return
         self._since = now
         if count:
             self._progress += elapsed_s / self._step_s(count)
@@ -141,9 +170,12 @@ class _Replica:
         while self._running and self._running[0][0] <= self._progress + _ROUNDING:
             heapq.heappop(self._running)[2].set_result(None)
         while self._waiting and len(self._running) < self._machine.slots:
-            tokens, done = self._waiting.popleft()
+            turn, done = self._waiting.popleft()
             self._entered += 1
-            heapq.heappush(self._running, (self._progress + tokens, self._entered, done))
+            heapq.heappush(self._running, (self._progress + turn.sampled, self._entered, done))
+            reading_s = turn.read * self._machine.read_s
+            self._since += reading_s
+            self.busy_s += reading_s
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -155,6 +187,21 @@ class _Replica:
         return self._machine.step_s + self._machine.sequence_s * sequences
 
 
+class _Host:
+    """The event loop of a rollout worker: does one thing after the other."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._free_at = 0.0
+        self.busy_s = 0.0
+
+    async def work(self, seconds: float) -> None:
+        now = self._loop.time()
+        self._free_at = max(now, self._free_at) + seconds
+        self.busy_s += seconds
+        await asyncio.sleep(self._free_at - now)
+
+
 @dataclass(slots=True)
 class _Record:
     """Where a step ended."""
@@ -162,6 +209,7 @@ class _Record:
     at: float
     busy_s: float
     sequence_s: float
+    host_s: float
     learn_s: float
     tokens: int
     staleness: list[int]
@@ -171,6 +219,7 @@ class _Simulation:
     def __init__(self, episodes: Sequence[Episode], machine: Machine, schedule: Schedule) -> None:
         self._episodes, self._machine, self._schedule = episodes, machine, schedule
         self._replicas: list[_Replica] = []
+        self._hosts: list[_Host] = []
         self._idlest: list[tuple[int, int]] = []  # episodes at a replica, and its index: a heap, with the past in it
         self._assigned = [0] * machine.replicas
         self._began: dict[tuple[int, int], int] = {}  # the version that each episode in flight began with
@@ -181,6 +230,7 @@ class _Simulation:
     async def run(self) -> Prediction:
         schedule = self._schedule
         self._replicas = [_Replica(self._machine) for _ in self._assigned]
+        self._hosts = [_Host() for _ in range(self._machine.workers)]
         self._idlest = [(0, index) for index in range(len(self._replicas))]
         gate = StalenessGate(schedule.max_staleness, schedule.groups_per_batch)
         order = ConsumptionOrder(schedule.groups_per_batch, schedule.max_staleness, schedule.overtake)
@@ -216,10 +266,12 @@ class _Simulation:
         self._began[group_index, member] = self._version
         episode = self._drawn(group_index, member)
         index = self._assign()
+        host = self._hosts[group_index % len(self._hosts)]
         await asyncio.sleep(episode.setup_s)
-        for tokens, tool_s in episode.turns:
-            await self._replicas[index].generate(tokens)
-            await asyncio.sleep(tool_s)
+        for turn in episode.turns:
+            await self._replicas[index].generate(turn)
+            await host.work(self._machine.host_s)
+            await asyncio.sleep(turn.tool_s)
         self._assigned[index] -= 1
         heapq.heappush(self._idlest, (self._assigned[index], index))
         return Trajectory(task, group_index, member, seed, (), (), (), StopReason.TERMINATED)
@@ -241,8 +293,9 @@ class _Simulation:
             asyncio.get_running_loop().time(),
             sum(replica.busy_s for replica in self._replicas),
             sum(replica.sequence_s for replica in self._replicas),
+            sum(host.busy_s for host in self._hosts),
             learn_s,
-            sum(tokens for t in members for tokens, _ in self._drawn(t.group_index, t.member).turns),
+            sum(turn.sampled for t in members for turn in self._drawn(t.group_index, t.member).turns),
             [self._version - self._began.pop((t.group_index, t.member)) for t in members],
         )
 
@@ -261,6 +314,7 @@ def _prediction(records: Sequence[_Record], machine: Machine) -> Prediction:
         engine_busy=(records[-1].busy_s - records[first].busy_s) / (elapsed_s * machine.replicas),
         engine_load=(records[-1].sequence_s - records[first].sequence_s)
         / (elapsed_s * machine.replicas * machine.slots),
+        host_busy=(records[-1].host_s - records[first].host_s) / (elapsed_s * machine.workers),
         learner_busy=sum(record.learn_s for record in counted) / elapsed_s,
         staleness_mean=float(np.mean(staleness)),
         staleness_max=max(staleness),

@@ -243,7 +243,7 @@ async def alone(
             limits=LIMITS,
             on_group=groups.append,
         )
-    right = [episode.metrics["right"] for group in groups for episode in group.valid]
+    right = [episode.metrics.get("right", 0.0) for group in groups for episode in group.valid]
     return report.overall.success.value, float(np.mean(right))
 
 

@@ -81,7 +81,7 @@ def predict(gpus: int, rollout: int, work: Workload, max_staleness: int) -> Pred
         slots=SLOTS,
         step_s=2 * PARAMETERS / BYTES_PER_S,
         sequence_s=KV_BYTES_PER_TOKEN * context_tokens / BYTES_PER_S,
-        learner_tokens_per_s=(gpus - rollout) * FLOPS * EFFICIENCY / (6 * PARAMETERS),
+        learner_tokens_per_s=max(1, gpus - rollout) * FLOPS * EFFICIENCY / (6 * PARAMETERS),
         update_s=2 * PARAMETERS / 50e9,  # over 400 Gb/s
         read_s=2 * PARAMETERS / (FLOPS * EFFICIENCY),
         host_s=HOST_S,
@@ -93,7 +93,7 @@ def predict(gpus: int, rollout: int, work: Workload, max_staleness: int) -> Pred
 def best_split(gpus: int, work: Workload, max_staleness: int, shares: list[float]) -> tuple[int, Prediction]:
     """The number of GPUs for rollouts whose steps are the shortest."""
     searched = min(gpus, SEARCHED)
-    tried = sorted({min(max(1, round(share * searched)), searched - 1) for share in shares})
+    tried = sorted({max(1, min(round(share * searched), searched - 1)) for share in shares})
     found = [(rollout, predict(searched, rollout, work, max_staleness)) for rollout in tried]
     rollout, prediction = min(found, key=lambda pair: pair[1].step_s)
     if searched == gpus:
@@ -106,7 +106,7 @@ def show_table(counts: list[int], shares: list[float]) -> None:
     columns = "GPUs|staleness|for rollouts|step|episodes/s|engines busy|learner busy|mean age".split("|")
     table = Table(*columns, title="The best split of so many GPUs, simulated")
     for gpus in counts:
-        for max_staleness in (0, 1):
+        for max_staleness in (0, 1) if gpus > 1 else (0,):  # a single one does both, in turn
             rollout, found = best_split(gpus, Workload(), max_staleness, shares)
             rate = max(1, gpus * EPISODES_PER_GPU // GROUP_SIZE) * GROUP_SIZE / found.step_s
             parts = f"{found.engine_busy:.0%}", f"{found.learner_busy:.0%}", f"{found.staleness_mean:.2f}"
@@ -135,7 +135,7 @@ def show_recipes(shares: list[float], gpus: int = 8, steps: int = 200, dollars: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpus", default="2,8,64,512", help="numbers of GPUs; 10,000 take about half an hour")
+    parser.add_argument("--gpus", default="2,8,64,512", help="numbers of GPUs; 10,000 take over a quarter of an hour")
     parser.add_argument("--shares", default=SHARES, help="of the GPUs, for rollouts: those to try")
     parser.add_argument("--recipes", action="store_true", help="what the recipes would take and cost")
     options = parser.parse_args()

@@ -40,7 +40,7 @@ from agent_rl.evaluate.harness import evaluate
 from agent_rl.learner.policy import load_policy
 from agent_rl.rollout.agent import PolicyAgent
 from agent_rl.seeding import stream
-from agent_rl.testing.simulate import Episode, Machine, Schedule, TurnCost, measured, simulate
+from agent_rl.testing.simulate import Episode, Machine, Schedule, measured, simulate
 from agent_rl.train import train
 from agent_rl.types import Group, Message, SamplingParams, Step, Task
 from agent_rl.wrapper import EnvironmentWrapper
@@ -125,7 +125,7 @@ def with_waits(episode: Episode, rng: np.random.Generator) -> Episode:
     """As it will be: with tools that wait, and a first prompt that siblings read once."""
     first, *others = (turn._replace(tool_s=waits(rng)) for turn in episode.turns)
     first = first._replace(read=first.read // GROUP_SIZE)
-    return replace(episode, setup_s=0.0, turns=(TurnCost(*first), *others))
+    return replace(episode, setup_s=0.0, turns=(first, *others))
 
 
 def real_step_s(config: Any, start: Path, tasks: Sequence[Task]) -> float:

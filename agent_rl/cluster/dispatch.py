@@ -42,12 +42,13 @@ class Dispatch:
     """Between those who want episodes played and one `RolloutWorker`, for as long as `exchange` runs."""
 
     def __init__(self, actor: Actor) -> None:
-        self._actor = actor
+        self.actor = actor
         self._numbers = itertools.count()
         self._waiting: dict[int, _Waiting] = {}
         self._assigned: dict[int, Assignment] = {}  # and not sent yet
         self._dropped: list[int] = []  # sent, but nobody waits any more
         self._news = anyio.Event()
+        self._left = anyio.Event()
         self._scope = anyio.CancelScope()
         self._closed = False
 
@@ -70,9 +71,16 @@ class Dispatch:
             raise
         finally:
             del self._waiting[number]
+            self._left.set()
         if waiting.trajectory is None:
             raise Lost("the worker has ended")
         return waiting.trajectory
+
+    async def drained(self) -> None:
+        """Until nobody waits for an episode."""
+        while self._waiting:
+            self._left = anyio.Event()
+            await self._left.wait()
 
     async def exchange(self) -> None:
         """Until `close`, or until the worker is lost. Raises what no episode may raise, such as `UserError`."""
@@ -97,11 +105,11 @@ class Dispatch:
             self._news = anyio.Event()
             assigned, self._assigned = list(self._assigned.values()), {}
             dropped, self._dropped = self._dropped, []
-            await answer(self._actor.play.remote(assigned, dropped))
+            await answer(self.actor.play.remote(assigned, dropped))
 
     async def _receive(self) -> None:
         while True:
-            for number, trajectory in await answer(self._actor.finished.remote()):
+            for number, trajectory in await answer(self.actor.finished.remote()):
                 if waiting := self._waiting.get(number):
                     waiting.trajectory = trajectory
                     waiting.ended.set()

@@ -46,8 +46,6 @@ class _Part:
     actor: Actor | None = None
     dispatch: Dispatch | None = None  # of a worker
     wanted: bool = True
-    playing: int = 0  # episodes
-    left: anyio.Event = field(default_factory=anyio.Event)  # when the last of them has, of one that is not wanted
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
@@ -122,17 +120,12 @@ class ClusterPlayers:
         try:
             while True:
                 part = await self._home(group)
-                actor, dispatch = part.actor, part.dispatch
+                dispatch = part.dispatch
                 assert dispatch is not None
-                part.playing += 1
                 try:
                     return await dispatch.play(task, group_index, member, seed, limits)
                 except Lost:
-                    self._lose(part, actor)
-                finally:
-                    part.playing -= 1
-                    if not part.wanted and not part.playing:
-                        part.left.set()
+                    self._lose(part, dispatch.actor)
         finally:
             self._playing[group] -= 1
             if not self._playing[group]:
@@ -181,8 +174,8 @@ class ClusterPlayers:
 
     async def _retire(self, part: _Part) -> None:
         """Let a worker's episodes end, then the worker."""
-        if part.playing:
-            await part.left.wait()
+        if part.dispatch is not None:
+            await part.dispatch.drained()
         async with self._updating:  # nobody is sending it weights
             actor, part.actor = part.actor, None
         if actor is None:
@@ -245,7 +238,7 @@ class ClusterPlayers:
         if replica.actor is not None and worker.actor is not None:
             await tell(worker.actor.find_replica.remote(replica.name, replica.actor))
 
-    def _lose(self, part: _Part, actor: Actor | None) -> None:
+    def _lose(self, part: _Part, actor: Actor) -> None:
         """Send nothing more to `actor`, unless it has been replaced."""
         if part.actor is actor:
             part.actor = None

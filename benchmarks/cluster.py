@@ -13,15 +13,13 @@ all weights, in bf16 at the learning rate of large models (goal: 10%).
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import numpy as np
+from quickstart_steps import step_s, steps_of
 from rich.console import Console
 from rich.table import Table
 
@@ -30,17 +28,12 @@ from agent_rl.cluster.connect import connected
 from agent_rl.cluster.site import ClusterSite
 from agent_rl.cluster_config import ClusterConfig
 from agent_rl.config import load_config
-from agent_rl.curriculum import shuffled_epochs
 from agent_rl.environment import Environment
-from agent_rl.learner.policy import load_policy
 from agent_rl.site import Site, ThisProcess
-from agent_rl.train import train
 from agent_rl.types import Message, Step, Task
-from agent_rl_envs.sql_lookup import SqlLookup, SqlLookupConfig
 
 TOOL_S, PLACES, GROUP_SIZE, GROUPS = 0.5, 8, 8, 8
 LARGE_MODELS = 1e-6  # learning rate
-SKIPPED = 2  # steps, while processes warm up
 
 
 class Slow(Environment):
@@ -58,31 +51,6 @@ class Slow(Environment):
         await anyio.sleep(TOOL_S)
         self._steps += 1
         return Step((Message("user", "go on"),), float(len(action.content) % 2), terminated=self._steps == 2)
-
-
-def steps_of(config: Any, start: Path, site: Site, environment: Any = None) -> list[dict[str, float]]:
-    """The metrics of each step of a run."""
-    model, tokenizer = load_policy(start, dtype=config.dtype)
-    options = SqlLookupConfig(two_query_share=config.two_query_share)
-    tasks = SqlLookup.tasks("train", config.steps * config.groups_per_batch, config.seed, options)
-    with tempfile.TemporaryDirectory() as folder:
-        run = partial(
-            train,
-            config,
-            run_dir=Path(folder),
-            model=model,
-            tokenizer=tokenizer,
-            environment=environment or (lambda task: SqlLookup()),
-            task_at=shuffled_epochs(tasks, config.seed),
-            site=site,
-        )
-        anyio.run(run)
-        return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-
-
-def step_s(steps: list[dict[str, float]]) -> float:
-    """The mean: steps that overlap with rollouts are long and short in turn."""
-    return (steps[-1]["time_s"] - steps[SKIPPED - 1]["time_s"]) / (len(steps) - SKIPPED)
 
 
 def overhead(config: Any, start: Path, rounds: int) -> None:

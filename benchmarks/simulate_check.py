@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import numpy as np
+from quickstart_steps import step_s, steps_of
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +31,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from agent_rl.chat.codec import ChatCodec
 from agent_rl.cli import load_recipe
 from agent_rl.config import load_config
-from agent_rl.curriculum import shuffled_epochs
 from agent_rl.engine.base import GenerationRequest
 from agent_rl.engine.local import LocalEngine
 from agent_rl.environment import Environment
@@ -41,14 +39,12 @@ from agent_rl.learner.policy import load_policy
 from agent_rl.rollout.agent import PolicyAgent
 from agent_rl.seeding import stream
 from agent_rl.testing.simulate import Episode, Machine, Schedule, measured, simulate
-from agent_rl.train import train
 from agent_rl.types import Group, Message, SamplingParams, Step, Task
 from agent_rl.wrapper import EnvironmentWrapper
 from agent_rl_envs.sql_lookup import SqlLookup, SqlLookupConfig
 
 MEDIAN_S, SIGMA = 0.3, 0.5
 GROUPS, GROUP_SIZE, STALENESS = 8, 8, (0, 1, 2)
-SKIPPED = 2
 
 
 def waits(rng: np.random.Generator) -> float:
@@ -128,23 +124,6 @@ def with_waits(episode: Episode, rng: np.random.Generator) -> Episode:
     return replace(episode, setup_s=0.0, turns=(first, *others))
 
 
-def real_step_s(config: Any, start: Path, tasks: Sequence[Task]) -> float:
-    model, tokenizer = load_policy(start)
-    with tempfile.TemporaryDirectory() as folder:
-        run = partial(
-            train,
-            config,
-            run_dir=Path(folder),
-            model=model,
-            tokenizer=tokenizer,
-            environment=slow,
-            task_at=shuffled_epochs(tasks, config.seed),
-        )
-        anyio.run(run)
-        ends = [json.loads(line)["time_s"] for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    return (ends[-1] - ends[SKIPPED - 1]) / (len(ends) - SKIPPED)
-
-
 def machine_of(folder: Path, config: Any, tasks: Sequence[Task]) -> tuple[Machine, list[Episode]]:
     """What this machine can do, and episodes of the policy."""
     model, tokenizer = load_policy(folder / "start")
@@ -189,7 +168,7 @@ def main() -> None:
         predicted = float(np.mean(steps_s))
         update = {"max_staleness": staleness, "groups_per_batch": GROUPS, "group_size": GROUP_SIZE}
         update |= {"max_concurrent_episodes": at_once, "steps": options.steps, "learner": still}
-        real = real_step_s(config.model_copy(update=update), options.run_dir / "start", tasks)
+        real = step_s(steps_of(config.model_copy(update=update), options.run_dir / "start", environment=slow))
         busy = f"{seeds[0].engine_busy:.0%}", f"{seeds[0].host_busy:.0%}"
         drawn = f"{predicted:.2f} s ({steps_s[0]:.2f} - {steps_s[-1]:.2f})"
         table.add_row(str(staleness), drawn, f"{real:.2f} s", f"{real / predicted:.2f}", *busy)

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from agent_rl.chat.codec import ChatCodec
-from agent_rl.concurrency import collect
 from agent_rl.engine.base import GenerationRequest
 from agent_rl.engine.vllm import VLLMServerEngine
 from agent_rl.errors import ConfigError
@@ -20,7 +19,7 @@ from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.testing.engine import check_engine
 from agent_rl.testing.environments import GuessNumber
 from agent_rl.types import SamplingParams
-from tests.vllm.test_in_process import PROMPT, reference_logprobs, update_after
+from tests.vllm.test_in_process import PROMPT, reference_logprobs, updated_midway
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -56,11 +55,11 @@ async def test_a_partial_response_survives_new_weights(server, model):
         await engine.update_weights(model.state_dict(), 1)
         request = GenerationRequest("long", PROMPT, SamplingParams(max_tokens=300), 1)
         try:
-            during, _ = await collect([lambda: engine.generate(request), lambda: update_after(engine, changed, 2, 0.3)])
+            during = await updated_midway(engine, request, changed)
             assert len(during.token_ids_R) == 300
-            assert set(during.weight_versions_R.tolist()) == {1, 2}
+            assert set(during.weight_versions_R.tolist()) == {engine.weight_version - 1, engine.weight_version}
         finally:
-            await engine.update_weights(model.state_dict(), 3)
+            await engine.update_weights(model.state_dict(), engine.weight_version + 1)
 
 
 class Link:

@@ -13,14 +13,20 @@ import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from agent_rl.errors import ConfigError, not_found
 
 C = TypeVar("C", bound="Config")
+
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+"""An option from 0 to 1, such as a discount."""
+
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
 
 
 @typing.dataclass_transform(kw_only_default=True, frozen_default=True)

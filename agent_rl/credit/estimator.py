@@ -6,11 +6,10 @@ Shapes: E valid episodes, S steps, K turns, M sampled tokens of a batch, in orde
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from agent_rl.types import FloatArray
 
@@ -19,12 +18,6 @@ Advantages: TypeAlias = tuple[tuple[FloatArray, ...], ...]
 
 Float64s: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.int64]
-
-Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-"""An option from 0 to 1, such as a discount."""
-
-Positive: TypeAlias = Annotated[float, Field(gt=0)]
-NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
 
 
 class Values(NamedTuple):

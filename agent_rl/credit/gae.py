@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agent_rl.config import Fraction
 from agent_rl.credit.alike import whitened
 from agent_rl.credit.episodes import Episodes
-from agent_rl.credit.estimator import Advantages, Float64s, Fraction, Indices, Values
+from agent_rl.credit.estimator import Advantages, Float64s, Indices, Values
 from agent_rl.credit.scan import discounted_sums
 from agent_rl.types import Group
 

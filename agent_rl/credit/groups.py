@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from agent_rl.config import NonNegative, Positive
 from agent_rl.credit.episodes import Episodes
-from agent_rl.credit.estimator import Float64s, NonNegative, Positive
+from agent_rl.credit.estimator import Float64s
 
 
 def grpo(episodes: Episodes, *, least_std: NonNegative = 0.0) -> Float64s:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from agent_rl.config import Fraction
 from agent_rl.credit.alike import Alike
 from agent_rl.credit.episodes import Episodes
-from agent_rl.credit.estimator import Float64s, Fraction, Indices
+from agent_rl.credit.estimator import Float64s, Indices
 from agent_rl.credit.scan import sums
 
 

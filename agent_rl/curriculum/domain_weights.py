@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent_rl.credit.estimator import Fraction, Positive
+from agent_rl.config import Fraction, Positive
 from agent_rl.curriculum.domains import Array, Outcomes, State, smoothed
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from agent_rl.credit.estimator import Positive
+from agent_rl.config import Positive
 from agent_rl.curriculum.domains import Array, Outcomes, State, softmax
 
 

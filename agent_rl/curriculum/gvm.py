@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_rl.credit.estimator import Fraction, NonNegative
+from agent_rl.config import Fraction, NonNegative
 from agent_rl.curriculum.domains import Array, Outcomes, State
 from agent_rl.types import Trajectory
 

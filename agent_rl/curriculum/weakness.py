@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from agent_rl.credit.estimator import Fraction
+from agent_rl.config import Fraction
 from agent_rl.curriculum.domains import Array, Outcomes, State
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from agent_rl.config import bind_options
+from agent_rl.config import Positive, bind_options
 from agent_rl.errors import not_found
 from agent_rl.learner.loss_result import LossResult, with_ratio_metrics
 from agent_rl.learner.row_losses import gmpo, gspo, topr, turn_clip
@@ -102,11 +102,36 @@ def reinforce(
     return with_ratio_metrics(-advantages * logprobs, logprobs, old_logprobs, weights)
 
 
+def nft(
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    least: Positive = 1.0,
+) -> LossResult:
+    """-sum w A log r where A >= 0, else -sum w (1 + A) log max_v((1 + A r) / (1 + A), least).
+
+    Negative-aware fine-tuning (arXiv:2505.18116), eq. 10: maximum likelihood of good answers, and of bad ones under the
+    policy that is left of the old one without the good. With rewards 0 and 1 and `dr_grpo`, A is 1 - q or -q where q is
+    the share of successes: the prompt's weight is then the paper's 1 - q. max_v(x, c) is sg(max(x, c) - x) + x; as in
+    the authors' code 1 - q is at least 0.02. `clip_fraction` is the share of bad tokens that `least` holds.
+    """
+    log_ratio = logprobs - old_logprobs
+    left = (1 + advantages).clamp(min=0.02)
+    likelihood = 1 + advantages / left * log_ratio.expm1()  # (1 + A r) / (1 + A)
+    held = (advantages < 0) & (likelihood < least)
+    bounded = likelihood + (likelihood.clamp(min=least) - likelihood).detach()
+    terms = torch.where(advantages < 0, -left * bounded.log(), -advantages * log_ratio)
+    return with_ratio_metrics(terms, logprobs, old_logprobs, weights, held)
+
+
 LOSSES: dict[str, PolicyLoss] = {
     "ppo_clip": ppo_clip,
     "cispo": cispo,
     "sapo": sapo,
     "reinforce": reinforce,
+    "nft": nft,
     "gspo": gspo,
     "turn_clip": turn_clip,
     "gmpo": gmpo,

@@ -5,7 +5,7 @@ import torch
 
 from agent_rl.errors import ConfigError, NotFoundError
 from agent_rl.learner.loss_result import k3
-from agent_rl.learner.losses import cispo, get_loss, ppo_clip, reinforce
+from agent_rl.learner.losses import cispo, get_loss, nft, ppo_clip, reinforce
 from agent_rl.learner.mismatch import get_correction
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.3}
@@ -128,3 +128,71 @@ def test_wrong_options_are_refused():
         get_correction("mask", {"low": "much"})
     with pytest.raises(NotFoundError, match="Unknown correction 'icepop'"):
         get_correction("icepop")
+
+
+# --- NFT ------------------------------------------------------------------------------------------------------------
+
+SHARES = {"easy": 0.875, "even": 0.5, "hard": 0.125}  # of successes, one in eight apart
+
+
+def nft_tokens():
+    """Tokens of prompts with these shares, good and bad answers, and what `dr_grpo` says of rewards 0 and 1."""
+    torch.manual_seed(0)
+    shares = torch.tensor([share for share in SHARES.values() for _ in range(16)], dtype=torch.float64)
+    rewards = (torch.arange(48) % 2).double()
+    logprobs = -0.1 - torch.rand(48, dtype=torch.float64)
+    old = logprobs + 0.5 * torch.randn(48, dtype=torch.float64)
+    return logprobs.requires_grad_(), old, rewards, shares
+
+
+@pytest.mark.parametrize("least", [1.0, 0.2])
+def test_nft_is_the_published_sum_over_tokens(least):
+    """Equation 10 with the prompt's weight 1 - q, token by token, and max_v's gradient: that of x / max(x, least)."""
+    logprobs, old, rewards, shares = nft_tokens()
+    weights = torch.linspace(0.1, 1, 48, dtype=torch.float64)
+    result = nft(logprobs, old, rewards - shares, weights, least=least)
+    (gradient,) = torch.autograd.grad(result.loss, logprobs)
+    loss, slopes, held = 0.0, [], 0.0
+    zipped = zip(*(x.tolist() for x in (logprobs.detach(), old, rewards, shares, weights)), strict=True)
+    for p, q, reward, share, weight in zipped:
+        ratio = math.exp(p - q)
+        x = (1 - share * ratio) / (1 - share)
+        loss -= weight * (1 - share) * math.log(ratio if reward else max(x, least))
+        slope = 1.0 if reward else -share * ratio / (1 - share) / max(x, least)
+        slopes.append(-weight * (1 - share) * slope)
+        held += weight * (not reward and x < least)
+    assert result.loss.item() == pytest.approx(loss, rel=1e-12)
+    assert gradient.tolist() == pytest.approx(slopes, rel=1e-9)
+    assert result.metrics["clip_fraction"].item() == pytest.approx(held)
+    assert 0 < held < weights.sum() / 2
+
+
+def test_nft_s_push_against_a_bad_token_that_became_likelier_is_bounded():
+    """By `least`: the odds of the old policy times the ratio, over it; one that became unlikely fades."""
+    slopes = {}
+    for least in (1.0, 0.1):
+        for ratio in (0.1, 1.0, 1.9):
+            p = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
+            one = torch.ones(1, dtype=torch.float64)
+            nft(p, 0 * one, -0.5 * one, one, least=least).loss.backward()
+            slopes[least, ratio] = p.grad.item()
+    assert slopes[1.0, 1.0] == slopes[0.1, 1.0] == pytest.approx(0.5)
+    assert slopes[1.0, 1.9] == pytest.approx(0.5 * 1.9)
+    assert slopes[0.1, 1.9] == pytest.approx(0.5 * 1.9 / 0.1)
+    assert slopes[1.0, 0.1] == slopes[0.1, 0.1] == pytest.approx(0.5 * 0.1 / 1.9)
+
+
+def test_nft_of_other_advantages_still_starts_as_the_policy_gradient():
+    """As those of `grpo`, which know no share of successes: nothing is infinite, whatever they are."""
+    advantages = torch.tensor([-7.0, -1.0, 0.0, 3.0], dtype=torch.float64)
+    for move, slopes in ((0.0, [7.0, 1.0, 0.0, -3.0]), (1.0, None), (-1.0, None)):
+        p = torch.full((4,), move, dtype=torch.float64, requires_grad=True)
+        nft(p, torch.zeros_like(p), advantages, torch.ones_like(p)).loss.backward()
+        assert p.grad.isfinite().all()
+        if slopes is not None:
+            assert p.grad.tolist() == pytest.approx(slopes)
+
+
+def test_nft_needs_a_bound():
+    with pytest.raises(ConfigError, match="greater than 0"):
+        get_loss("nft", {"least": 0.0})

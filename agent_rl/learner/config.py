@@ -44,6 +44,25 @@ class LpRegConfig(Config):
     )
 
 
+class ReferenceConfig(Config):
+    """What `kl_coefficient` keeps the policy near: by default, for good, the policy that training began with."""
+
+    soup: tuple[str, ...] = Field(
+        default=(),
+        description="Checkpoints (folders or hub ids) whose weights are averaged with the policy's at first.",
+    )
+    follow: float = Field(
+        default=0.0, ge=0, le=1, description="How far it then moves to the policy's weights, each time; 1: all the way."
+    )
+    every: int = Field(default=1, ge=1, description="Optimizer steps after which it moves, behind a training step.")
+
+    @model_validator(mode="after")
+    def _moves(self) -> Self:
+        if self.every > 1 and not self.follow:
+            raise ValueError("a reference that does not follow never moves: set follow, or leave out every.")
+        return self
+
+
 class DistillationConfig(Config):
     """On-policy distillation: the policy comes near a teacher on the tokens that it samples itself."""
 
@@ -124,6 +143,9 @@ class LearnerConfig(OptimizerConfig):
     kl_options: dict[str, float] = Field(
         default_factory=dict[str, float], description="The divergence's own options, such as beta 0.5."
     )
+    reference: ReferenceConfig = Field(
+        default_factory=ReferenceConfig, description="What the policy is kept near, where it is not its own beginning."
+    )
     distillation: DistillationConfig | None = Field(default=None, description="Come near a teacher.")
     imitation: ImitationLossConfig | None = Field(default=None, description="Imitate demonstrations or own successes.")
     lp_reg: LpRegConfig | None = Field(default=None, description="Keep unlikely tokens of bad samples alive.")
@@ -152,6 +174,12 @@ class LearnerConfig(OptimizerConfig):
         if self.lp_reg is not None and self.old_logprobs != "recompute":
             raise ValueError(
                 "lp_reg needs the policy's distributions before the update: set old_logprobs to recompute."
+            )
+        if self.reference != ReferenceConfig() and not self.kl_coefficient:
+            raise ValueError("nothing looks at the reference: set kl_coefficient, or leave out reference.")
+        if self.reference != ReferenceConfig() and self.lora is not None:
+            raise ValueError(
+                "with lora the reference is the model without its adapters, for good: leave out reference."
             )
         if not (self.advantage_coefficient or self.kl_coefficient or self.distillation):
             raise ValueError("advantage_coefficient 0 leaves nothing to learn: add distillation, or a kl_coefficient.")

@@ -1,4 +1,4 @@
-"""Policies that do not learn, which a learner stays near or comes near: where training began, or a teacher."""
+"""Policies that do not learn, which a learner stays near or comes near: a reference or a teacher."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from agent_rl.learner.attention import packed_attention
 from agent_rl.learner.config import DistillationConfig, LearnerConfig
 from agent_rl.learner.logprobs import Precision, frozen_tokens
 from agent_rl.learner.lora import without_lora
+from agent_rl.learner.moving_reference import average_into
 from agent_rl.learner.policy import load_policy
 from agent_rl.learner.tensors import FrozenTokens, PackedTensors
 
@@ -42,10 +43,12 @@ class FrozenPolicy:
 
 
 def reference_of(model: PreTrainedModel, config: LearnerConfig, temperature: float, *, exact: bool) -> FrozenPolicy:
-    """The policy as it is now: the model itself where adapters can be switched off, else a copy."""
+    """The policy as it is now: the model itself where adapters can be switched off, else a copy, or a soup with it."""
     if config.lora is not None:
         return FrozenPolicy(model, without_lora, temperature, Precision.of(config), exact=exact)
     frozen = copy.deepcopy(model).requires_grad_(False)
+    if config.reference.soup and frozen.device.type != "meta":  # else rank 0 has the values
+        average_into(frozen, config.reference.soup)
     return FrozenPolicy(frozen, packed_attention, temperature, Precision.of(config), exact=exact)
 
 

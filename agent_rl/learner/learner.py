@@ -26,6 +26,7 @@ from agent_rl.learner.frozen_policy import reference_of, teacher_of
 from agent_rl.learner.layers import keep_fp32, wrap_layers
 from agent_rl.learner.logprobs import HiddenTerm, Precision, trained_logprobs, trained_loss
 from agent_rl.learner.lora import add_lora, full_weights
+from agent_rl.learner.moving_reference import MovingReference
 from agent_rl.learner.objective import Imitation, Likelihood, Objective, PolicyObjective, pulls
 from agent_rl.learner.optimizer import Optimizer
 from agent_rl.learner.parts import copy_into
@@ -107,6 +108,9 @@ class Learner:
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if self.value_head is not None:
             self._trainable |= {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
+        self._reference = (
+            MovingReference(frozen["reference"].model, model, config.reference) if config.reference.follow else None
+        )
         self._prepare = Preparation(model, config, frozen, temperature, self.value_head)
         self._optimizer = Optimizer(self._trainable, config)
 
@@ -135,6 +139,7 @@ class Learner:
         watches = [] if seen is None else [Watch(part) for part in dealt]
         beside = [self._pack(part) for part in self._split(imitated, range(len(imitated)))] if imitated else [[]]
         updates = self.config.epochs * len(minibatches if rows else beside)
+        before = self.optimizer_steps
         with packed_attention(self.model):
             minibatches = [self._prepare(batches) for batches in minibatches]
             if self._imitation is not None and self._imitation.compares_with_old:
@@ -151,6 +156,8 @@ class Learner:
                 )
                 for i in range(updates)
             ]
+        if self._reference is not None:
+            self._reference.after(before, self.optimizer_steps)
         if seen is not None:
             found = gather(rows, watches, None if self._sharding is None else self._sharding.sum)
             seen.logprobs, seen.entropies = found.logprobs, found.entropies
@@ -198,10 +205,11 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the original model. Live tensors: write them before the next step."""
-        return {
+        state = {
             "trainable": {name: parameter.detach() for name, parameter in self._trainable.items()},
             "optimizer": self._optimizer.state_dict(),
         }
+        return state if self._reference is None else {**state, "reference": self._reference.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state`, bit for bit. Raises `ConfigError` when it belongs to another model or LoRA set-up."""
@@ -209,9 +217,15 @@ class Learner:
         shapes = {name: parameter.shape for name, parameter in self._trainable.items()}
         if shapes != {name: tensor.shape for name, tensor in saved.items()}:
             raise ConfigError("The checkpoint belongs to another model or LoRA configuration.")
+        if ("reference" in state) != (self._reference is not None):
+            raise ConfigError(
+                "The checkpoint's reference and this one do not both move: set learner.reference as it was."
+            )
         for name, parameter in self._trainable.items():
             copy_into(parameter, saved[name])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._reference is not None:
+            self._reference.load_state_dict(state["reference"])
 
     def save(self, folder: Path) -> None:
         """Write the state, each rank its part."""

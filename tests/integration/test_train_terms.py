@@ -11,7 +11,7 @@ import pytest
 
 from agent_rl.errors import ConfigError
 from agent_rl.imitation import ImitationConfig
-from agent_rl.learner.config import DistillationConfig, ImitationLossConfig, LearnerConfig
+from agent_rl.learner.config import DistillationConfig, ImitationLossConfig, LearnerConfig, ReferenceConfig
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.policy import save_policy
 from agent_rl.testing.tiny import make_model, make_tokenizer
@@ -52,6 +52,8 @@ def test_all_at_once_and_resumed(tmp_path: Path) -> None:
             old_logprobs="interpolate",
             correction="truncate",
             minibatches=2,
+            kl_coefficient=0.1,
+            reference=ReferenceConfig(follow=0.5, every=3),
             distillation=taught,
             imitation=ImitationLossConfig(loss="rl_plus"),
         ),

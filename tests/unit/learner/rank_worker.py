@@ -20,6 +20,7 @@ from agent_rl.learner.config import (
     LearnerConfig,
     LoraConfig,
     MemoryConfig,
+    ReferenceConfig,
 )
 from agent_rl.learner.critic_config import CriticConfig
 from agent_rl.learner.learner import Learner
@@ -39,6 +40,11 @@ CASES: dict[str, tuple[str, dict[str, object], list[int]]] = {
         RAGGED,
     ),
     "lora_and_reference": ("qwen3", {"lora": LoraConfig(rank=4), "kl_coefficient": 0.1}, RAGGED),
+    "moving_reference": (
+        "qwen3",
+        {"kl_coefficient": 0.5, "reference": ReferenceConfig(follow=0.3, every=2), "learning_rate": 3e-2},
+        RAGGED,
+    ),
     "lora_of_the_head": ("llama", {"lora": LoraConfig(rank=4, targets=("lm_head", "q_proj"))}, RAGGED),
     "teacher_values_and_imitation": (
         "llama",
@@ -50,7 +56,7 @@ CASES: dict[str, tuple[str, dict[str, object], list[int]]] = {
     ),
     "activation_checkpointing": ("qwen3", {"memory": MemoryConfig(activation_checkpointing=True)}, RAGGED),
 }
-CHECKPOINTED = ("tied", "lora_and_reference")
+CHECKPOINTED = ("tied", "lora_and_reference", "moving_reference")
 
 
 def config_of(case: str) -> LearnerConfig:

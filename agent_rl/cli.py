@@ -370,6 +370,7 @@ COMMANDS: dict[str, str | Callable[[Sequence[str]], None]] = {
     "env list": list_environments,
     "env check": check_environments,
     "env select": select_tasks,
+    "env impact": "agent_rl.evaluate.command:impact_command",
     "tool list": list_tools,
 }
 

@@ -25,3 +25,15 @@ def suite_command(argv: Sequence[str]) -> None:
     with counting_progress(Console(stderr=True), "tasks", sum(entry.tasks for entry in config.entries)) as show:
         report = run(config, on_group=lambda group: show(next(done), ""))
     Console().print(to_table(report, title=config.model or config.agent))
+
+
+def impact_command(argv: Sequence[str]) -> None:
+    """Keep the tasks of a finished run whose success rose with the mean of all, in a file to train on."""
+    from agent_rl.evaluate.impact import ImpactConfig, select_by_impact
+
+    config = parse_options(ImpactConfig, argv, prog="agent-rl env impact", style=OptionStyle(positional="run"))
+    kept, less, unmeasured = select_by_impact(config)
+    Console(soft_wrap=True, highlight=False).print(
+        f"{kept} tasks are in {config.output}: {less} align less than {config.min_impact:g}, {unmeasured} were not "
+        "measured."
+    )

@@ -14,6 +14,7 @@ from agent_rl.doctor.sandbox import SandboxDoctorConfig
 from agent_rl.doctor.tokens import TokensConfig
 from agent_rl.evaluate.compare import CompareConfig
 from agent_rl.evaluate.eval_config import EvalConfig
+from agent_rl.evaluate.impact import ImpactConfig
 from agent_rl.evaluate.selection import SelectConfig
 from agent_rl.evaluate.suite import SuiteConfig
 from agent_rl.exchange.command import ExportConfig, ImportConfig
@@ -32,6 +33,7 @@ CONFIGS = {
     "doctor sandbox": SandboxDoctorConfig,
     "doctor tokens": TokensConfig,
     "env check": EnvCheckConfig,
+    "env impact": ImpactConfig,
     "env select": SelectConfig,
     "eval": EvalConfig,
     "export": ExportConfig,

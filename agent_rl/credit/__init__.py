@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from agent_rl.config import bind_options
 from agent_rl.credit.archer import archer
-from agent_rl.credit.batchwise import lite_ppo, reinforce_pp, reinforce_pp_baseline
+from agent_rl.credit.batchwise import lite_ppo, oreal, reinforce_pp, reinforce_pp_baseline
 from agent_rl.credit.episodes import Episodes
 from agent_rl.credit.estimator import (
     Advantages,
@@ -66,6 +66,7 @@ EPISODE_ESTIMATORS: dict[str, EpisodeEstimator] = {
     "reinforce_pp": reinforce_pp,
     "reinforce_pp_baseline": reinforce_pp_baseline,
     "lite_ppo": lite_ppo,
+    "oreal": oreal,
 }
 STEP_ESTIMATORS: dict[str, StepEstimator] = {
     "return_to_go": return_to_go,

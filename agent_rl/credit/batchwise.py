@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from agent_rl.config import NonNegative
 from agent_rl.credit.alike import Alike, whitened
 from agent_rl.credit.episodes import Episodes
 from agent_rl.credit.estimator import Float64s
@@ -37,3 +38,18 @@ def lite_ppo(episodes: Episodes) -> Float64s:
     """
     scale_E = Alike.all_of(len(episodes)).deviation(episodes.rewards_E)
     return episodes.siblings.centered(episodes.rewards_E) / np.where(scale_E > 0, scale_E, 1.0)
+
+
+def oreal(episodes: Episodes, *, negative_weight: NonNegative = 0.5, at: float = 0.5) -> Float64s:
+    """A_i = B_i T / T+ where r_i > at, else negative_weight B_i T / T-, with B_i of `rloo`.
+
+    T, T+ and T- are the tokens of all episodes, of successes and of failures: under `token_mean` the loss is then a
+    mean over the tokens of successes and, weighted apart, one over those of failures, however many there are of each.
+    OREAL (arXiv:2502.06781) without its token-level reward model, as in its code (train_oreal.py), which also counts
+    the tokens of groups that teach nothing, and has rewards 1 and -1.
+    """
+    won_E = episodes.rewards_E > at
+    weight_E = np.where(won_E, 1.0, negative_weight)
+    tokens_E = episodes.tokens_E.astype(np.float64)
+    of_kind_E = np.where(won_E, tokens_E[won_E].sum(), tokens_E[~won_E].sum())
+    return weight_E * episodes.siblings.leave_one_out(episodes.rewards_E) * tokens_E.sum() / np.maximum(1.0, of_kind_E)

@@ -26,7 +26,9 @@ NAMES = sorted({*EPISODE_ESTIMATORS, *STEP_ESTIMATORS, *WITH_A_CRITIC})
 WAIVED = {
     "asymre": {"equals"},  # by its shift
     "w_reinforce": {"equals"},  # no baseline
-    **{name: {"alone"} for name in ("reinforce_pp", "reinforce_pp_baseline", "lite_ppo")},  # one scale for the batch
+    **{
+        name: {"alone"} for name in ("reinforce_pp", "reinforce_pp_baseline", "lite_ppo", "oreal")
+    },  # one scale for the batch
     **{name: {"alone", "equals"} for name in CRITIC_ESTIMATORS},  # whitened; the critic may tell equal members apart
     **{name: {"equals"} for name in UTTERANCE_ESTIMATORS},
 }

@@ -42,6 +42,32 @@ def test_a_lone_survivor_never_borrows_the_batchs_baseline(name):
     assert scalars(name, lone, group_of(5, 6, index=1))[0] == [0.0]
 
 
+def test_oreal_averages_successes_and_failures_apart():
+    """Under `token_mean`, the loss of the authors' code: train_oreal.py, lines 801 to 825, its rewards 1 and -1."""
+    lengths, rewards = [[3, 5], [2, 7, 4]], [[1.0, -1.0], [-1.0, 1.0, 1.0]]
+    groups = [
+        make_group(
+            *(make_trajectory([Played(r, sampled=n)], member=i) for i, (r, n) in enumerate(zip(*of, strict=True)))
+        )
+        for of in zip(rewards, lengths, strict=True)
+    ]
+    nll = [[0.3, 0.9], [0.2, 1.1, 0.7]]  # of every token of an episode
+    ours = sum(
+        n / 21 * advantage * loss
+        for of in zip(scalars("oreal", *groups), lengths, nll, strict=True)
+        for advantage, n, loss in zip(*of, strict=True)
+    )
+    baselines = [[-1.0, 1.0], [1.0, 0.0, 0.0]]  # of the others
+    positive = negative = 0.0
+    for group in range(2):
+        for r, b, n, loss in zip(rewards[group], baselines[group], lengths[group], nll[group], strict=True):
+            if r > 0:
+                positive += n * loss * (r - b) / (3 + 7 + 4)
+            else:
+                negative += 0.5 * n * loss * (r - b) / (5 + 2)
+    assert ours == pytest.approx(positive + negative, rel=1e-6)
+
+
 def test_an_episode_counts_once_however_long_it_is():
     long = make_group(make_trajectory([Played(1, sampled=50)]), make_trajectory([Played(0)], member=1))
     assert scalars("reinforce_pp", long, group_of(0, 0)) == scalars("reinforce_pp", group_of(1, 0), group_of(0, 0))

@@ -93,6 +93,20 @@ def lite(r, rewards, batch):
     return mean_free(r, rewards) / statistics.stdev(flat(batch)) if len(set(rewards)) > 1 else 0.0
 
 
+def oreal(groups):
+    """The sum over the tokens of successes by their number, and half of that over failures, times all tokens."""
+    length = {id(t): sum(turn.end - turn.start for turn in t.turns) for group in groups for t in group.valid}
+    won = {id(t): reward(t) > 0.5 for group in groups for t in group.valid}
+    total = {kind: sum(n for t, n in length.items() if won[t] is kind) for kind in (True, False)}
+    credit = {}
+    for group in groups:
+        rewards = [reward(t) for t in group.valid]
+        for t in group.valid:
+            share = (1.0 if won[id(t)] else 0.5) / max(1, total[won[id(t)]])
+            credit[group.index, t.member] = share * sum(total.values()) * others(reward(t), rewards)
+    return credit
+
+
 EPISODES = {
     "grpo": of_group(lambda r, rewards, batch: standard(r, rewards)),
     "dr_grpo": of_group(lambda r, rewards, batch: mean_free(r, rewards)),
@@ -106,6 +120,7 @@ EPISODES = {
     "reinforce_pp": of_group(lambda r, rewards, batch: standard(r, flat(batch))),
     "reinforce_pp_baseline": of_group(of_batch_baseline),
     "lite_ppo": of_group(lite),
+    "oreal": oreal,
 }
 
 

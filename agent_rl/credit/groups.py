@@ -52,7 +52,7 @@ def opmd(episodes: Episodes, *, temperature: Positive = 1.0) -> Float64s:
     """A_i = r_i - b with b = temperature * log mean exp(r / temperature), the soft value of the task.
 
     Online policy mirror descent: Kimi k1.5 (arXiv:2501.12599), section 2.3.2, whose squared log-ratio is a matter of
-    the loss, and which may take the mean for b, its limit for a high temperature (`dr_grpo`).
+    the loss (`mirror`), and which may take the mean for b, its limit for a high temperature (`dr_grpo`).
     """
     siblings, rewards_E = episodes.siblings, episodes.rewards_E
     best_E = siblings.max(rewards_E)

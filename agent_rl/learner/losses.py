@@ -18,7 +18,7 @@ import torch
 from agent_rl.config import Positive, bind_options
 from agent_rl.errors import not_found
 from agent_rl.learner.loss_result import LossResult, with_ratio_metrics
-from agent_rl.learner.row_losses import gmpo, gspo, topr, turn_clip
+from agent_rl.learner.row_losses import gmpo, gspo, mirror, topr, turn_clip, turn_mirror
 
 PolicyLoss: TypeAlias = Callable[..., LossResult]
 """`loss(logprobs, old_logprobs, advantages, weights, **options)`, all of shape (K,).
@@ -136,6 +136,8 @@ LOSSES: dict[str, PolicyLoss] = {
     "turn_clip": turn_clip,
     "gmpo": gmpo,
     "topr": topr,
+    "mirror": mirror,
+    "turn_mirror": turn_mirror,
 }
 """A new loss is one function and one line here."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from agent_rl.config import Positive
 from agent_rl.learner.loss_result import LossResult, with_ratio_metrics
 
 
@@ -86,6 +87,39 @@ def topr(
     return with_ratio_metrics(-taper * advantages * logprobs, logprobs, old_logprobs, weights, taper < 1)
 
 
+def mirror(
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    documents: torch.Tensor,
+    temperature: Positive = 0.1,
+) -> LossResult:
+    """-A l + temperature / 2 l^2 with l = sum of log r of the whole row: least where l = A / temperature.
+
+    Online policy mirror descent: Kimi k1.5 (arXiv:2501.12599), section 2.3.2. Nothing is clipped: the square pulls back
+    what has moved, also on samples that are off the policy.
+    """
+    return _squared(logprobs, old_logprobs, advantages, weights, documents, temperature)
+
+
+def turn_mirror(
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    weights: torch.Tensor,
+    *,
+    turns: torch.Tensor,
+    temperature: Positive = 0.1,
+) -> LossResult:
+    """`mirror` with l = sum of log r of each turn: up to a constant temperature / 2 (A / temperature - l)^2.
+
+    Direct Advantage Policy Optimization (arXiv:2412.18279): least squares of each step's scaled advantage.
+    """
+    return _squared(logprobs, old_logprobs, advantages, weights, turns, temperature)
+
+
 def span_sums(values: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
     """For each token the sum of `values` over its span."""
     total = torch.zeros(int(spans.max()) + 1, dtype=values.dtype, device=values.device)
@@ -95,6 +129,20 @@ def span_sums(values: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
 def span_means(values: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
     """For each token the mean of `values` over its span."""
     return span_sums(values, spans) / span_sums(torch.ones_like(values), spans)
+
+
+def _squared(
+    logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    weights: torch.Tensor,
+    spans: torch.Tensor,
+    temperature: float,
+) -> LossResult:
+    """l_t (temperature / 2 l - A) for each token t, which sum up over a span to -A l + temperature / 2 l^2."""
+    log_ratio = logprobs - old_logprobs
+    terms = log_ratio * (temperature / 2 * span_sums(log_ratio, spans) - advantages)
+    return with_ratio_metrics(terms, logprobs, old_logprobs, weights)
 
 
 def _clipped(

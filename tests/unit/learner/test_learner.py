@@ -53,7 +53,7 @@ def test_mismatch_is_measured_before_the_first_update(make_model, make_rows):
     assert learner.optimizer_steps == 6
 
 
-@pytest.mark.parametrize("loss", ["ppo_clip", "gspo"])
+@pytest.mark.parametrize("loss", ["ppo_clip", "gspo", "nft", "mirror", "turn_mirror"])
 def test_seen_are_the_log_probs_of_the_weights_that_a_row_first_met(make_model, make_rows, loss):
     """Where all groups go into one minibatch, those before the step; and looking changes nothing."""
     config = FAST.model_copy(update={"epochs": 2, "loss": loss})

@@ -13,7 +13,7 @@ from agent_rl.learner.losses import LOSSES, get_loss, sees_rows
 from agent_rl.learner.low_probability import lp_reg
 from agent_rl.learner.mismatch import CORRECTIONS, get_correction
 from agent_rl.learner.penalties import DIVERGENCES, EXACT_DIVERGENCES
-from agent_rl.learner.row_losses import gmpo, gspo, topr, turn_clip
+from agent_rl.learner.row_losses import gmpo, gspo, mirror, topr, turn_clip, turn_mirror
 from tests.unit.learner.differences import check_gradient
 
 K = 42
@@ -197,6 +197,46 @@ def test_topr_imitates_good_rows_and_lets_bad_ones_fade():
     assert p.grad.tolist() == pytest.approx([-1, -1, faded, faded, 1])
 
 
+@pytest.mark.parametrize(("loss", "span"), [(mirror, "documents"), (turn_mirror, "turns")])
+def test_mirror_descent_is_least_squares_of_scaled_advantages(loss, span):
+    """Published: the mean over responses (steps) of (A / temperature - sum of log r)^2, here times temperature / 2."""
+    t, spans = draw(), SPANS[span]
+    number = int(spans.max()) + 1
+    advantages, weights = draw(1)["advantages"][spans], torch.full((K,), 1 / number, dtype=torch.float64)
+    p, q = (t["logprobs"].clone().requires_grad_() for _ in range(2))
+    token_form = loss(p, t["old"], advantages, weights, **{span: spans}, temperature=0.7).loss
+    published = constant = torch.zeros((), dtype=torch.float64)
+    for i in range(number):
+        inside = spans == i
+        a = advantages[inside][0]
+        published = published + 0.7 / 2 * (a / 0.7 - (q - t["old"])[inside].sum()).square() / number
+        constant = constant + a.square() / (2 * 0.7) / number
+    torch.testing.assert_close(token_form, published - constant)
+    torch.testing.assert_close(torch.autograd.grad(token_form, p), torch.autograd.grad(published, q))
+
+
+def test_mirror_descent_ends_where_the_ratio_says_the_advantage():
+    """Descent on one row: the sum of log r becomes A / temperature, and goes no further."""
+    old, documents = torch.full((3,), -1.0, dtype=torch.float64), torch.zeros(3, dtype=torch.long)
+    p, one = old.clone(), torch.ones_like(old)
+    for _ in range(300):
+        p.requires_grad_()
+        mirror(p, old, -0.6 * one, one, documents=documents, temperature=0.5).loss.backward()
+        p = (p - 0.2 * p.grad).detach()
+    assert (p - old).sum().item() == pytest.approx(-0.6 / 0.5)
+
+
+def test_pacs_begins_with_the_gradient_of_rloo():
+    """PACS (arXiv:2509.02522): cross-entropy of the reward, 0 or 1, on a leave-one-out score of log-ratios, all 0."""
+    rewards = torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    log_ratios = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    proxies = 0.3 * log_ratios  # beta
+    score = proxies - (proxies.sum() - proxies) / 4
+    torch.nn.functional.binary_cross_entropy_with_logits(score, rewards).backward()
+    rloo = rewards - (rewards.sum() - rewards) / 4
+    torch.testing.assert_close(log_ratios.grad, -0.3 / 5 * rloo)
+
+
 def test_sapo_fades_on_both_sides_and_sooner_for_bad_samples():
     loss, slopes = get_loss("sapo"), {}
     for advantage in (1.0, -1.0):
@@ -213,4 +253,11 @@ def test_sapo_fades_on_both_sides_and_sooner_for_bad_samples():
 
 
 def test_losses_of_single_tokens_say_so():
-    assert {name for name in LOSSES if sees_rows(name)} == {"gspo", "turn_clip", "gmpo", "topr"}
+    assert {name for name in LOSSES if sees_rows(name)} == {
+        "gspo",
+        "turn_clip",
+        "gmpo",
+        "topr",
+        "mirror",
+        "turn_mirror",
+    }

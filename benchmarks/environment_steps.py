@@ -38,6 +38,7 @@ DEFAULT = (
     "text_navigation",
     "text_navigation:rooms=12,locked=true",
     "guess_number",
+    "corridor",
     "bandit",
     "bandit:arms=12,visitors=4,guide=ucb",
     "sat",

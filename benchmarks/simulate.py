@@ -135,7 +135,7 @@ def show_recipes(shares: list[float], gpus: int = 8, steps: int = 200, dollars: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gpus", default="2,8,64,512", help="numbers of GPUs; 10,000 take over a quarter of an hour")
+    parser.add_argument("--gpus", default="2,8,64,512", help="numbers of GPUs; 10,000 take a quarter of an hour")
     parser.add_argument("--shares", default=SHARES, help="of the GPUs, for rollouts: those to try")
     parser.add_argument("--recipes", action="store_true", help="what the recipes would take and cost")
     options = parser.parse_args()

@@ -23,11 +23,12 @@ from agent_rl.registry import environment_spec
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.warm_start import WarmStartConfig
 
-Game = Literal["bandit", "guess_number", "maze", "sat", "text_navigation", "twenty_questions", "wordle"]
+Game = Literal["bandit", "corridor", "guess_number", "maze", "sat", "text_navigation", "twenty_questions", "wordle"]
 Option = int | float | bool | str
 
 SMALL: dict[Game, dict[str, Option]] = {
     "bandit": {"arms": 4, "gap": 0.8, "turns": 12},
+    "corridor": {"rooms": 4, "moves": 8},
     "guess_number": {"high": 200},
     "maze": {"size": 4, "open_share": 0.4, "view": "compass", "weights.solved": 0.5, "weights.progress": 0.5},
     "sat": {"level": 0, "attempts": 3},

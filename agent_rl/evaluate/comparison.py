@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from agent_rl.evaluate.statistics import Estimate, mean, t_critical
 
@@ -68,6 +70,23 @@ _COUNTS = ("episodes_S", "turns_S")
 
 def _first(reached_S: NDArray[np.bool_]) -> int | None:
     return int(reached_S.argmax()) if reached_S.any() else None
+
+
+def samples_report(samples: Mapping[str, Samples], target: float, window: int) -> dict[str, Any]:
+    """The samples of each method as JSON, with what they were counted up to."""
+    return {"target": target, "window": window, "methods": {name: asdict(found) for name, found in samples.items()}}
+
+
+def samples_table(samples: Mapping[str, Samples], target: float) -> Table:
+    """A row for each method; `>=` where runs never got there."""
+    table = Table(title=f"Samples until {target:.0%} success, mean of the seeds with 95% t intervals")
+    for column in ("method", "seeds that got there", "episodes", "turns"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, found in samples.items():
+        bound = "" if found.reached == found.runs else ">= "
+        counts = [f"{bound}{of.value:,.0f} [{of.low:,.0f}, {of.high:,.0f}]" for of in (found.episodes, found.turns)]
+        table.add_row(name, f"{found.reached} of {found.runs}", *counts)
+    return table
 
 
 def draw_curves(curves: Mapping[str, Sequence[Curve]], picture: Path, *, target: float, window: int) -> None:

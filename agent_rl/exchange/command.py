@@ -17,8 +17,8 @@ from agent_rl.options import OptionStyle, parse_options
 if TYPE_CHECKING:
     from agent_rl.types import Group
 
-FormatName: TypeAlias = Literal["atif", "chat", "parquet", "verifiers", "verl", "verl_rollouts"]
-ReadableName: TypeAlias = Literal["atif", "chat", "parquet", "verifiers"]
+FormatName: TypeAlias = Literal["atif", "chat", "parquet", "verifiers", "verifiers_traces", "verl", "verl_rollouts"]
+ReadableName: TypeAlias = Literal["atif", "chat", "parquet", "verifiers", "verifiers_traces"]
 
 
 class ExportConfig(Config):

@@ -160,6 +160,18 @@ def tools_from_row(tools: object) -> tuple[JSON, ...]:
     return tuple(cast("list[JSON]", tools or []))
 
 
+def flattened(message: Wire) -> Wire:
+    """A message as verifiers has it: its tool calls have no `function`."""
+    if "tool_calls" not in message:
+        return message
+    calls = [{"id": call["id"], **call["function"], **_error_of(call)} for call in message["tool_calls"]]
+    return {**message, "content": message["content"] or "", "tool_calls": calls}
+
+
+def _error_of(call: Wire) -> Wire:
+    return {"error": call["error"]} if "error" in call else {}
+
+
 def unflattened(message: object) -> object:
     """A message of verifiers in OpenAI's format: its tool calls have no `function`, and may be texts.
 

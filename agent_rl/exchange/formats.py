@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent_rl.errors import UserError, not_found
-from agent_rl.exchange import atif, chat, parquet, verifiers, verl
+from agent_rl.exchange import atif, chat, parquet, verifiers, verifiers_traces, verl
 from agent_rl.exchange.conversation import Row
 from agent_rl.types import Group
 
@@ -76,6 +76,7 @@ FORMATS: Mapping[str, Format] = {
     "chat": Format(_jsonl(chat.to_rows), _from_jsonl(chat.from_rows)),
     "parquet": Format(_write_parquet, _read_parquet),
     "verifiers": Format(_jsonl(verifiers.to_rows), _from_jsonl(verifiers.from_rows)),
+    "verifiers_traces": Format(_jsonl(verifiers_traces.to_rows), _from_jsonl(verifiers_traces.from_rows)),
     "verl": Format(_write_verl),
     "verl_rollouts": Format(_jsonl(verl.rollout_rows)),
 }

@@ -13,14 +13,12 @@ reward is spread over turns.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from agent_rl.chat.wire import Wire
-from agent_rl.exchange import verifiers_traces
 from agent_rl.exchange.conversation import (
     Described,
     Row,
@@ -29,6 +27,7 @@ from agent_rl.exchange.conversation import (
     failure_from_row,
     failure_to_row,
     flat_tool_to_definition,
+    flattened,
     grouped,
     prompt_of,
     tools_from_row,
@@ -65,16 +64,13 @@ def to_rows(group: Group) -> Iterator[Row]:
 
 def _saved(messages: Iterable[Wire]) -> list[Wire]:
     """With tool calls as texts of `id`, `name` and `arguments`."""
-    return [message if "tool_calls" not in message else _with_texts(message) for message in messages]
+    return [_with_texts(flattened(message)) for message in messages]
 
 
 def _with_texts(message: Wire) -> Wire:
-    calls = [{"id": call["id"], **call["function"], **_malformed(call)} for call in message["tool_calls"]]
-    return {**message, "content": message["content"] or "", "tool_calls": [json.dumps(call) for call in calls]}
-
-
-def _malformed(call: Wire) -> Wire:
-    return {"error": call["error"]} if "error" in call else {}
+    if "tool_calls" not in message:
+        return message
+    return {**message, "tool_calls": [json.dumps(call) for call in message["tool_calls"]]}
 
 
 def _error(failure: Failure) -> Row:
@@ -104,22 +100,20 @@ def _span(start: float, duration_s: float) -> dict[str, float]:
 
 
 def from_rows(rows: Iterable[Row]) -> Iterator[Group]:
-    """Groups without tokens, of verifiers' own rows as well, those of `traces.jsonl` among them."""
-    rows = iter(rows)
-    first = next(rows, None)
-    if first is None:
-        return
-    everything = itertools.chain([first], rows)
-    if "traces" in first:
-        yield from verifiers_traces.from_rows(everything)
-        return
+    """Groups without tokens, of verifiers' own rows as well."""
     members = Counter[int]()
 
     def member(index: int) -> int:
         members[index] += 1
         return members[index] - 1
 
-    yield from grouped(_episode(row, member(int(row["example_id"]))) for row in everything)
+    yield from grouped(_episode(row, member(_example(row))) for row in rows)
+
+
+def _example(row: Row) -> int:
+    if "traces" in row:
+        raise RowError("a line of traces.jsonl: the format is verifiers_traces")
+    return int(row["example_id"])
 
 
 def _episode(row: Row, member: int) -> Trajectory:

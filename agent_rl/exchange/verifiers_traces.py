@@ -5,12 +5,16 @@
 
 Source: `Episode`, `Trace` and `MessageNode` in its `v1/`; fields that are null are left out. A trace is a graph of
 messages, each with its parent: what is read is the path to the last message. Episodes come as they finished, so those
-of one task are put together in memory, an agent's apart from another's. Keeps messages, tools, rewards as terms of the
-last turn, metrics, errors and times; loses other branches and tokens.
+of one task are put together in memory, an agent's apart from another's. Keeps messages, tools, rewards, metrics, errors
+and times; loses other branches. What of ours has no field is in `info`.
+
+What is written has its tokens too where the history was never rewritten: a response's message has those that came
+before it since the last response, so that the messages' tokens one after the other are the episode's.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,12 +24,28 @@ from agent_rl.exchange.conversation import (
     Described,
     Row,
     RowError,
+    failure_from_row,
+    failure_to_row,
     flat_tool_to_definition,
+    flattened,
+    rewards_of,
+    to_wire,
     tools_from_row,
     trajectory_of,
     unflattened,
 )
-from agent_rl.types import Failure, Group, Owner, StopReason, Task, Trajectory
+from agent_rl.store.records import task_from_json, task_to_json
+from agent_rl.types import (
+    JSON,
+    Failure,
+    FinishReason,
+    Group,
+    Message,
+    Owner,
+    StopReason,
+    Task,
+    Trajectory,
+)
 
 VERSION = 1
 _LIMITS = {
@@ -43,16 +63,130 @@ _OWNERS = {
 }
 
 
+_CONDITIONS = {
+    StopReason.TERMINATED: "agent_completed",
+    StopReason.MAX_TOKENS: "max_total_tokens",
+    StopReason.FAILURE: "error",
+}
+_OURS = "agent_rl"
+
+
+def to_rows(group: Group) -> Iterator[Row]:
+    """A line for each member, with one trace."""
+    for episode in group.trajectories:
+        name = f"{group.index}.{episode.member}"
+        ours: Row = json.loads(task_to_json(group.task))
+        said = {"type": group.task.environment or "Task", "data": {"name": group.task.id, "info": ours["data"]}}
+        task = {**said, "key": str(group.index)}
+        ok, errors = episode.failure is None, [_error(failure) for failure in episode.failures]
+        nodes, calls = _graph(episode)
+        trace: Row = {
+            "version": VERSION,
+            "id": name,
+            "task": task,
+            "agent": {"config": {}, "name": "agent", "trainable": True},
+            "tools": [tool["function"] for tool in episode.tools],
+            "nodes": nodes,
+            "calls": calls,
+            "rewards": {"reward": {"score": episode.reward, "weight": 1.0}},
+            "metrics": dict(episode.metrics),
+            "info": {_OURS: _ours(group, episode, ours)},
+            "is_completed": True,  # what failed is over too
+            "ok": ok,
+            "stop_condition": _CONDITIONS.get(episode.stop_reason, str(episode.stop_reason)),
+            "errors": errors,
+            "timing": _timing(episode),
+        }
+        env = {"id": group.task.environment}
+        yield {"id": name, "env": env, "task": task, "group": {"id": str(group.index)}, "ok": ok, "traces": [trace]}
+
+
+def _ours(group: Group, episode: Trajectory, task: Row) -> Row:
+    return {
+        "task": task,
+        "group": group.index,
+        "member": episode.member,
+        "seed": episode.seed,
+        "prompt_messages": len(episode.prompt),
+        "rewards": rewards_of(episode),
+        "stop_reason": str(episode.stop_reason),
+        "failure": failure_to_row(episode.failure),
+        "earlier_failures": [failure_to_row(failure) for failure in episode.earlier_failures],
+    }
+
+
+def _graph(episode: Trajectory) -> tuple[list[Row], list[Row]]:
+    """The messages, each a child of the one before it, and the calls of the model."""
+    nodes, calls = list[Row](), list[Row]()
+
+    def add(message: Message, at: float, **more: Any) -> None:
+        node = {"message": flattened(to_wire(message)), "sampled": False, "timestamp": at, **more}
+        nodes.append(node if not nodes else {"parent": len(nodes) - 1, **node})
+
+    for message in episode.prompt:
+        add(message, episode.began_at)
+    for turn, tokens in zip((turn for turn in episode.turns if not turn.internal), _tokens(episode), strict=True):
+        asked = episode.began_at + turn.began_s
+        answered = asked + turn.generation_s
+        add(turn.action, answered, sampled=True, **tokens)
+        calls.append(
+            {
+                "node": len(nodes) - 1,
+                "finish_reason": "length" if turn.finish_reason is FinishReason.LENGTH else "stop",
+                "usage": {"prompt_tokens": turn.start, "completion_tokens": turn.end - turn.start},
+                "time": {"start": asked, "end": answered},
+            }
+        )
+        for message in turn.observations:
+            add(message, answered + turn.step_s)
+    return nodes, calls
+
+
+def _tokens(episode: Trajectory) -> list[Row]:
+    """For each turn that is written: all tokens since the turn before it. None where they are not one row."""
+    ends = [0, *(turn.end for turn in episode.turns)]
+    in_order = all(end <= turn.start for end, turn in zip(ends, episode.turns, strict=False))
+    if len(episode.segments) != 1 or not in_order or any(turn.internal for turn in episode.turns):
+        return [{} for turn in episode.turns if not turn.internal]
+    (row,) = episode.segments
+    found: list[Row] = []
+    for begin, end in itertools.pairwise(ends):
+        mask_T = row.response_mask_T[begin:end]
+        logprobs = row.rollout_logprobs_T[begin:end][mask_T].tolist()
+        found.append({"token_ids": row.token_ids_T[begin:end].tolist(), "mask": mask_T.tolist(), "logprobs": logprobs})
+    return found
+
+
+def _error(failure: Failure) -> Row:
+    return {"type": failure.kind, "message": failure.message} | (
+        {"traceback": failure.traceback} if failure.traceback else {}
+    )
+
+
+def _timing(episode: Trajectory) -> Row:
+    began, ready, over = (episode.began_at + seconds for seconds in (0.0, episode.setup_s, episode.duration_s))
+    model_s = sum(turn.generation_s for turn in episode.turns)
+    used = {"model": {"duration": model_s}, "harness": {"duration": max(0.0, over - ready - model_s)}}
+    setup = {"start": began, "end": ready}
+    return {"start": began, "setup": setup, "agent": {"start": ready, "end": over, **used}}
+
+
+# --- back -----------------------------------------------------------------------------------------------------------
+
+
 def from_rows(rows: Iterable[Row]) -> Iterator[Group]:
     """Groups without tokens, in the order in which their first episode came."""
     groups: dict[str, tuple[int, Task, list[Trajectory]]] = {}
     for row in rows:
         for trace in _traces(row):
             said, agent = trace["task"], str((trace.get("agent") or {}).get("name", ""))
+            ours: Row | None = (trace.get("info") or {}).get(_OURS)
             same = said.get("key") or said.get("hash") or json.dumps(said["data"], sort_keys=True)
             key = f"{agent} {same}"
             if key not in groups:
-                groups[key] = len(groups), _task(said, len(groups), agent, row), []
+                index = ours["group"] if ours else len(groups)
+                task = task_from_json(json.dumps(ours["task"])) if ours else _task(said, index, agent, row)
+                groups[key] = index, task, []
             index, task, members = groups[key]
             members.append(_episode(trace, task, index, len(members)))
     for index, task, members in groups.values():
@@ -74,6 +208,11 @@ def _episode(trace: Row, task: Task, index: int, member: int) -> Trajectory:
     if trace.get("version") != VERSION:
         raise RowError(f"a trace has version {trace.get('version')!r}, not {VERSION}")
     path = _path(trace.get("nodes") or [])
+    messages = [unflattened(node["message"]) for node in path]
+    tools = tuple(map(flat_tool_to_definition, tools_from_row(trace.get("tools"))))
+    metrics = {name: float(value) for name, value in (trace.get("metrics") or {}).items() if value is not None}
+    if ours := (trace.get("info") or {}).get(_OURS):
+        return _our_episode(ours, messages, task, metrics, tools, trace)
     prompt = next((place for place, node in enumerate(path) if node.get("sampled")), len(path))
     rewards = {name: reward for name, reward in (trace.get("rewards") or {}).items() if reward is not None}
     total = sum(float(reward["score"]) * float(reward.get("weight", 1.0)) for reward in rewards.values())
@@ -87,14 +226,33 @@ def _episode(trace: Row, task: Task, index: int, member: int) -> Trajectory:
         [total] if prompt < len(path) else [],
         StopReason.FAILURE if last else _stop_reason(trace),
         last,
-        metrics={name: float(value) for name, value in (trace.get("metrics") or {}).items() if value is not None},
+        metrics=metrics,
         prompt_messages=prompt,
-        tools=tuple(map(flat_tool_to_definition, tools_from_row(trace.get("tools")))),
+        tools=tools,
     )
-    episode = trajectory_of([unflattened(node["message"]) for node in path], described)
+    episode = trajectory_of(messages, described)
     scores = {name: float(reward["score"]) for name, reward in rewards.items()}
     turns = (*episode.turns[:-1], *(replace(turn, reward_terms=scores) for turn in episode.turns[-1:]))
     return replace(episode, turns=turns, earlier_failures=tuple(filter(None, earlier)), **_times(trace))
+
+
+def _our_episode(
+    ours: Row, messages: list[object], task: Task, metrics: dict[str, float], tools: tuple[JSON, ...], trace: Row
+) -> Trajectory:
+    described = Described(
+        task,
+        ours["group"],
+        ours["member"],
+        ours["rewards"],
+        StopReason(ours["stop_reason"]),
+        failure_from_row(ours["failure"]),
+        ours["seed"],
+        metrics,
+        ours["prompt_messages"],
+        tools,
+    )
+    earlier = tuple(filter(None, map(failure_from_row, ours["earlier_failures"])))
+    return replace(trajectory_of(messages, described), earlier_failures=earlier, **_times(trace))
 
 
 def _path(nodes: Sequence[Row]) -> list[Row]:

@@ -33,6 +33,8 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("text_navigation", {"rooms": 2, "locked": True}),
     ("guess_number", {}),
     ("guess_number", {"high": 1000}),
+    ("corridor", {}),
+    ("corridor", {"rooms": 6, "moves": 10}),
     ("bandit", {}),
     ("bandit", {"kind": "gaussian", "visitors": 3, "guide": "ucb", "turns": 40}),
     ("sat", {}),
@@ -85,6 +87,7 @@ CONSTANTS = [
     "red",
     "11111",
     "0000",
+    "1 red north",
 ]
 
 

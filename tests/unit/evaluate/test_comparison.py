@@ -4,8 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from agent_rl.evaluate.comparison import draw_curves, read_curve, samples_to, trailing_mean
+from agent_rl.evaluate.comparison import (
+    draw_curves,
+    read_curve,
+    samples_report,
+    samples_table,
+    samples_to,
+    trailing_mean,
+)
 from agent_rl.evaluate.statistics import mean
 
 
@@ -52,6 +60,23 @@ def test_a_lucky_first_step_is_no_success(tmp_path):
 def test_runs_that_never_got_there_count_as_all_they_had(tmp_path):
     found = samples_to([write(tmp_path / "a", [0.0, 0.0, 0.0]), write(tmp_path / "b", [1.0, 1.0, 1.0])], 0.9, window=1)
     assert (found.reached, found.episodes.value) == (1, (12 + 4) / 2)
+
+
+def test_the_table_marks_lower_bounds_and_the_report_holds_all_numbers(tmp_path):
+    runs = [write(tmp_path / "a", [0.0, 0.0]), write(tmp_path / "b", [1.0, 1.0])]
+    samples = {"never": samples_to(runs[:1], 0.9, window=1), "always": samples_to(runs[1:], 0.9, window=1)}
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(samples_table(samples, 0.9))
+    never, always = (line for line in captured.get().splitlines() if "of 1" in line)
+    assert "0 of 1" in never
+    assert ">= 8" in never
+    assert "1 of 1" in always
+    assert ">=" not in always
+    report = json.loads(json.dumps(samples_report(samples, 0.9, 1)))
+    assert (report["target"], report["window"], list(report["methods"])) == (0.9, 1, ["never", "always"])
+    assert report["methods"]["never"]["reached"] == 0
+    assert report["methods"]["always"]["turns"]["value"] == 12
 
 
 def test_the_picture_is_the_same_each_time(tmp_path):

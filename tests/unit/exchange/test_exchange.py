@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent_rl.exchange import atif as ours
-from agent_rl.exchange import chat, verifiers, verl
+from agent_rl.exchange import chat, verifiers, verifiers_traces, verl
 from agent_rl.exchange.conversation import RowError
 from agent_rl.exchange.formats import read_groups, write_groups
 from agent_rl.store.records import trajectory_to_json
@@ -257,6 +257,19 @@ def test_rows_of_verifiers_keep_messages_and_the_reward_of_the_episode(group: Gr
         assert shown(new)[5:] == shown(old)[5:]
         if new.turns:
             assert new.reward == old.reward
+
+
+@PROPERTY
+@given(groups())
+@example(everything())
+def test_traces_for_verifiers_come_back(group: Group):
+    rows = through_json(verifiers_traces.to_rows(group))
+    (again,) = verifiers_traces.from_rows(rows)
+    assert (again.index, again.task) == (group.index, group.task)
+    assert list(map(shown, again.trajectories)) == list(map(shown, group.trajectories))
+    failures = [[(failure.kind, failure.message) for failure in episode.failures] for episode in group.trajectories]
+    assert [[(f.kind, f.message) for f in episode.failures] for episode in again.trajectories] == failures
+    assert [[(e["type"], e["message"]) for e in row["traces"][0]["errors"]] for row in rows] == failures
 
 
 @PROPERTY

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent_rl.errors import UserError
-from agent_rl.exchange import verifiers
+from agent_rl.exchange import verifiers_traces
 from agent_rl.exchange.formats import read_groups
+from agent_rl.testing.episodes import Played, make_group, make_trajectory
 from agent_rl.types import Message, Owner, StopReason, ToolCall
 
 
@@ -51,7 +53,7 @@ def traced(key: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_traces_that_verifiers_wrote():
-    first, second = verifiers.from_rows([traced("a"), traced("b"), traced("a", stop_condition="max_turns")])
+    first, second = verifiers_traces.from_rows([traced("a"), traced("b"), traced("a", stop_condition="max_turns")])
     assert [len(group.trajectories) for group in (first, second)] == [2, 1]
     one, cut = first.trajectories
     assert (one.task.id, one.task.environment, one.task.data["answer"]) == ("Gsm8k-7", "gsm8k-v1", "4")
@@ -73,7 +75,7 @@ def test_traces_of_verifiers_that_failed():
     healed, failed, early = traced("a", errors=errors[:1]), traced("b", errors=errors, ok=False), traced("c")
     early |= {"traces": [], "errors": errors[1:], "ok": False}
     long = traced("d", calls=[{"finish_reason": "length"}])
-    found = [group.trajectories[0] for group in verifiers.from_rows([healed, failed, early, long])]
+    found = [group.trajectories[0] for group in verifiers_traces.from_rows([healed, failed, early, long])]
     assert [[failure.owner for failure in episode.failures] for episode in found] == [
         [Owner.PROVIDER], [Owner.PROVIDER, Owner.ENVIRONMENT], [Owner.ENVIRONMENT], [],
     ]  # fmt: skip
@@ -94,4 +96,37 @@ def test_a_bad_trace_is_named_with_its_line(tmp_path: Path, changes: dict[str, A
     path = tmp_path / "traces.jsonl"
     path.write_text(json.dumps(traced("a")) + "\n" + json.dumps(traced("b", **changes)) + "\n")
     with pytest.raises(UserError, match=f"traces.jsonl, line 2: .*{message}"):
+        list(read_groups(path, "verifiers_traces"))
+
+
+def test_the_tokens_of_messages_one_after_the_other_are_the_episodes():
+    group = make_group(make_trajectory([Played(), Played(reward=1.0)]))
+    (episode,) = group.trajectories
+    (row,) = episode.segments
+    (line,) = verifiers_traces.to_rows(group)
+    (trace,) = line["traces"]
+    length = episode.turns[-1].end
+    nodes = trace["nodes"]
+    assert [node["message"]["role"] for node in nodes if node.get("token_ids")] == ["assistant", "assistant"]
+    ids, mask = ([value for node in nodes for value in node.get(name, [])] for name in ("token_ids", "mask"))
+    assert ids == row.token_ids_T[:length].tolist()
+    assert mask == row.response_mask_T[:length].tolist()
+    logprobs = [value for node in nodes for value in node.get("logprobs", [])]
+    assert logprobs == row.rollout_logprobs_T[row.response_mask_T].tolist()
+    assert [call["usage"]["completion_tokens"] for call in trace["calls"]] == [t.end - t.start for t in episode.turns]
+    assert (line["ok"], trace["stop_condition"], trace["rewards"]["reward"]["score"]) == (True, "agent_completed", 1.0)
+
+
+def test_tokens_of_a_rewritten_history_are_left_out():
+    played = make_trajectory([Played(), Played(reward=1.0)])
+    (row,) = played.segments
+    rewritten = replace(played, segments=(row, row), turns=(played.turns[0], replace(played.turns[1], segment=1)))
+    (line,) = verifiers_traces.to_rows(make_group(rewritten))
+    assert all("token_ids" not in node for node in line["traces"][0]["nodes"])
+
+
+def test_the_name_of_the_format_is_said_where_another_was_asked_for(tmp_path: Path):
+    path = tmp_path / "traces.jsonl"
+    path.write_text(json.dumps(traced("a")) + "\n")
+    with pytest.raises(UserError, match=r"line 1: .*the format is verifiers_traces"):
         list(read_groups(path, "verifiers"))

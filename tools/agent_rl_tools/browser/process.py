@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,8 +201,9 @@ class SharedBrowser:
                 with anyio.fail_after(self.config.launch_timeout_s, shield=True):  # half a context cannot be closed
                     context = await self._context(proxy.value, storage_state)
                     stack.push_async_callback(_close, context)
-                    await context.add_init_script(script("page.js"))
-                    await context.new_page()
+                    with _or_died(context.browser):
+                        await context.add_init_script(script("page.js"))
+                        await context.new_page()
             except (Error, TimeoutError) as error:
                 raise SandboxFailure(f"The browser gave no page: {error}", kind="died") from error
             return _Room(context, proxy.value, stack.pop_all())
@@ -211,17 +212,37 @@ class SharedBrowser:
         for attempt in (1, 2):  # that a browser has died may be told by its use alone
             browser = await self.process()
             try:
-                return await browser.new_context(
-                    viewport={"width": self.config.width, "height": self.config.height},
-                    proxy={"server": f"http://127.0.0.1:{proxy.port}"},
-                    service_workers="block",
-                    accept_downloads=False,
-                    storage_state=storage_state,
-                )
+                with _or_died(browser):
+                    return await browser.new_context(
+                        viewport={"width": self.config.width, "height": self.config.height},
+                        proxy={"server": f"http://127.0.0.1:{proxy.port}"},
+                        service_workers="block",
+                        accept_downloads=False,
+                        storage_state=storage_state,
+                    )
             except Error:
                 if attempt == 2 or browser.is_connected():
                     raise
         raise AssertionError("one of the attempts returned or raised")
+
+
+@contextmanager
+def _or_died(browser: Browser | None) -> Generator[None]:
+    """Raises `Error` when the browser dies meanwhile, since Playwright never answers what was under way then."""
+    with anyio.CancelScope() as scope:
+
+        def cancel(_: Browser) -> None:
+            scope.cancel()
+
+        if browser is not None:
+            browser.on("disconnected", cancel)
+        try:
+            yield
+        finally:
+            if browser is not None:
+                browser.remove_listener("disconnected", cancel)
+    if scope.cancelled_caught:
+        raise Error("the browser died")
 
 
 async def _close(context: BrowserContext) -> None:

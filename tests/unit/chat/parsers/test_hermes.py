@@ -85,11 +85,12 @@ def test_a_mistake_does_not_hide_its_neighbours():
     ],
 )
 def test_a_megabyte_of_nonsense_is_parsed_at_once(unit):
+    """Within a second, or a few on a busy machine; quadratic would be minutes."""
     text = unit * (1_000_000 // len(unit))
     start = time.process_time()
     split_reasoning(text)
     parse_hermes(text)
-    assert time.process_time() - start < 1.0
+    assert time.process_time() - start < 10
 
 
 PIECES = st.sampled_from(

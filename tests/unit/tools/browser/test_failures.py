@@ -25,6 +25,8 @@ async def own_browser(chromium, request):
     async with open_browser(BrowserConfig(**options)) as opened:
         opened.pids = lambda: _browsers() - others
         yield opened
+        began = time.monotonic()
+    assert time.monotonic() - began < 30, "a page that was being made when the browser died is not waited for"
 
 
 @pytest.fixture

@@ -17,17 +17,16 @@ from typing import Any
 
 from agent_rl.exchange.conversation import (
     MALFORMED,
-    Described,
     Row,
     RowError,
-    failure_from_row,
-    failure_to_row,
+    described_by,
+    description_of,
     grouped,
+    task_in,
     tools_from_row,
     trajectory_of,
 )
-from agent_rl.store.records import task_from_json, task_to_json
-from agent_rl.types import Group, Message, StopReason, Task, Trajectory, Turn
+from agent_rl.types import Group, Message, Task, Trajectory, Turn
 
 SCHEMA_VERSION = "ATIF-v1.7"
 _SOURCES = {"system": "system", "user": "user", "tool": "user", "assistant": "agent"}
@@ -53,7 +52,7 @@ def to_rows(group: Group) -> Iterator[Row]:
                 "total_steps": len(steps),
                 "extra": {"reward": episode.reward},
             },
-            "extra": {_OURS: _ours(group, episode)},
+            "extra": {_OURS: description_of(group, episode)},
         }
 
 
@@ -64,19 +63,6 @@ def _tools(episode: Trajectory) -> Row:
 @cache
 def _version() -> str:
     return version("agent-rl")
-
-
-def _ours(group: Group, episode: Trajectory) -> Row:
-    return {
-        "task": json.loads(task_to_json(group.task)),
-        "group": group.index,
-        "member": episode.member,
-        "seed": episode.seed,
-        "prompt_messages": len(episode.prompt),
-        "stop_reason": str(episode.stop_reason),
-        "failure": failure_to_row(episode.failure),
-        "metrics": dict(episode.metrics),
-    }
 
 
 def _context_step(message: Message) -> Row:
@@ -146,23 +132,10 @@ def _episode(row: Row, index: int) -> Trajectory:
         raise RowError(f"schema_version is {row.get('schema_version')!r}, not ATIF-v1.x")
     extra: dict[str, Any] = row.get("extra") or {}
     ours: dict[str, Any] = extra.get(_OURS, {})
-    task = (
-        task_from_json(json.dumps(ours["task"])) if ours else Task(str(row.get("trajectory_id") or f"atif-{index}"), ())
-    )
+    task = task_in(ours) or Task(str(row.get("trajectory_id") or f"atif-{index}"), ())
     steps = [step for step in row["steps"] if not (step.get("extra") or {}).get("internal")]
-    rewards = _rewards(row["steps"])
-    described = Described(
-        task,
-        ours.get("group", index),
-        ours.get("member", 0),
-        rewards,
-        StopReason(ours.get("stop_reason", StopReason.TERMINATED)),
-        failure_from_row(ours.get("failure")),
-        ours.get("seed", 0),
-        ours.get("metrics", {}),
-        ours.get("prompt_messages"),
-        tools_from_row((row.get("agent") or {}).get("tool_definitions")),
-    )
+    tools = tools_from_row((row.get("agent") or {}).get("tool_definitions"))
+    described = described_by(ours, task, index, _rewards(row["steps"]), tools)
     return trajectory_of([message for step in steps for message in _messages(step)], described)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 from agent_rl.chat.wire import Wire, message_from_wire, message_to_wire
 from agent_rl.errors import UserError
+from agent_rl.store.records import task_from_json, task_to_json
 from agent_rl.types import (
     JSON,
     Failure,
@@ -49,6 +50,45 @@ class Described(NamedTuple):
     metrics: Mapping[str, float] = {}
     prompt_messages: int | None = None
     tools: tuple[JSON, ...] = ()
+
+
+def description_of(group: Group, episode: Trajectory) -> Row:
+    """What is kept beside a conversation: all of `Described` but the tools, for which formats have a place."""
+    return {
+        "task": json.loads(task_to_json(group.task)),
+        "group": group.index,
+        "member": episode.member,
+        "seed": episode.seed,
+        "prompt_messages": len(episode.prompt),
+        "rewards": rewards_of(episode),
+        "stop_reason": str(episode.stop_reason),
+        "failure": failure_to_row(episode.failure),
+        "metrics": dict(episode.metrics),
+    }
+
+
+def task_in(description: Row) -> Task | None:
+    """The task in what `description_of` gave; none in what others wrote."""
+    return task_from_json(json.dumps(description["task"])) if "task" in description else None
+
+
+def described_by(
+    description: Row, task: Task, index: int, rewards: Sequence[float], tools: tuple[JSON, ...]
+) -> Described:
+    """Inverse of `description_of`. What it lacks, as those of others do, is said by the file: a group of one at `index`
+    that ended by itself, with `rewards`."""
+    return Described(
+        task,
+        description.get("group", index),
+        description.get("member", 0),
+        description.get("rewards", rewards),
+        StopReason(description.get("stop_reason", StopReason.TERMINATED)),
+        failure_from_row(description.get("failure")),
+        description.get("seed", 0),
+        description.get("metrics", {}),
+        description.get("prompt_messages"),
+        tools,
+    )
 
 
 def prompt_of(episode: Trajectory) -> list[Wire]:

@@ -24,28 +24,19 @@ from agent_rl.exchange.conversation import (
     Described,
     Row,
     RowError,
+    described_by,
+    description_of,
     failure_from_row,
     failure_to_row,
     flat_tool_to_definition,
     flattened,
-    rewards_of,
+    task_in,
     to_wire,
     tools_from_row,
     trajectory_of,
     unflattened,
 )
-from agent_rl.store.records import task_from_json, task_to_json
-from agent_rl.types import (
-    JSON,
-    Failure,
-    FinishReason,
-    Group,
-    Message,
-    Owner,
-    StopReason,
-    Task,
-    Trajectory,
-)
+from agent_rl.types import Failure, FinishReason, Group, Message, Owner, StopReason, Task, Trajectory
 
 VERSION = 1
 _LIMITS = {
@@ -61,8 +52,6 @@ _OWNERS = {
     "SandboxError": Owner.SANDBOX,
     "ToolsetError": Owner.TOOL,
 }
-
-
 _CONDITIONS = {
     StopReason.TERMINATED: "agent_completed",
     StopReason.MAX_TOKENS: "max_total_tokens",
@@ -75,9 +64,10 @@ def to_rows(group: Group) -> Iterator[Row]:
     """A line for each member, with one trace."""
     for episode in group.trajectories:
         name = f"{group.index}.{episode.member}"
-        ours: Row = json.loads(task_to_json(group.task))
-        said = {"type": group.task.environment or "Task", "data": {"name": group.task.id, "info": ours["data"]}}
-        task = {**said, "key": str(group.index)}
+        ours = description_of(group, episode)
+        ours["earlier_failures"] = [failure_to_row(failure) for failure in episode.earlier_failures]
+        data = {"name": group.task.id, "info": ours["task"]["data"]}
+        task = {"type": group.task.environment or "Task", "data": data, "key": str(group.index)}
         ok, errors = episode.failure is None, [_error(failure) for failure in episode.failures]
         nodes, calls = _graph(episode)
         trace: Row = {
@@ -90,7 +80,7 @@ def to_rows(group: Group) -> Iterator[Row]:
             "calls": calls,
             "rewards": {"reward": {"score": episode.reward, "weight": 1.0}},
             "metrics": dict(episode.metrics),
-            "info": {_OURS: _ours(group, episode, ours)},
+            "info": {_OURS: ours},
             "is_completed": True,  # what failed is over too
             "ok": ok,
             "stop_condition": _CONDITIONS.get(episode.stop_reason, str(episode.stop_reason)),
@@ -99,20 +89,6 @@ def to_rows(group: Group) -> Iterator[Row]:
         }
         env = {"id": group.task.environment}
         yield {"id": name, "env": env, "task": task, "group": {"id": str(group.index)}, "ok": ok, "traces": [trace]}
-
-
-def _ours(group: Group, episode: Trajectory, task: Row) -> Row:
-    return {
-        "task": task,
-        "group": group.index,
-        "member": episode.member,
-        "seed": episode.seed,
-        "prompt_messages": len(episode.prompt),
-        "rewards": rewards_of(episode),
-        "stop_reason": str(episode.stop_reason),
-        "failure": failure_to_row(episode.failure),
-        "earlier_failures": [failure_to_row(failure) for failure in episode.earlier_failures],
-    }
 
 
 def _graph(episode: Trajectory) -> tuple[list[Row], list[Row]]:
@@ -180,13 +156,12 @@ def from_rows(rows: Iterable[Row]) -> Iterator[Group]:
     for row in rows:
         for trace in _traces(row):
             said, agent = trace["task"], str((trace.get("agent") or {}).get("name", ""))
-            ours: Row | None = (trace.get("info") or {}).get(_OURS)
+            ours = _ours(trace)
             same = said.get("key") or said.get("hash") or json.dumps(said["data"], sort_keys=True)
             key = f"{agent} {same}"
             if key not in groups:
-                index = ours["group"] if ours else len(groups)
-                task = task_from_json(json.dumps(ours["task"])) if ours else _task(said, index, agent, row)
-                groups[key] = index, task, []
+                index = ours.get("group", len(groups))
+                groups[key] = index, task_in(ours) or _task(said, index, agent, row), []
             index, task, members = groups[key]
             members.append(_episode(trace, task, index, len(members)))
     for index, task, members in groups.values():
@@ -196,6 +171,10 @@ def from_rows(rows: Iterable[Row]) -> Iterator[Group]:
 def _traces(row: Row) -> Sequence[Row]:
     """Of a line; where the episode failed before it had one, a trace of that."""
     return row["traces"] or [{"version": VERSION, "task": row["task"], "errors": row.get("errors")}]
+
+
+def _ours(trace: Row) -> Row:
+    return (trace.get("info") or {}).get(_OURS, {})
 
 
 def _task(said: Mapping[str, Any], index: int, agent: str, row: Row) -> Task:
@@ -210,9 +189,10 @@ def _episode(trace: Row, task: Task, index: int, member: int) -> Trajectory:
     path = _path(trace.get("nodes") or [])
     messages = [unflattened(node["message"]) for node in path]
     tools = tuple(map(flat_tool_to_definition, tools_from_row(trace.get("tools"))))
-    metrics = {name: float(value) for name, value in (trace.get("metrics") or {}).items() if value is not None}
-    if ours := (trace.get("info") or {}).get(_OURS):
-        return _our_episode(ours, messages, task, metrics, tools, trace)
+    if ours := _ours(trace):
+        episode = trajectory_of(messages, described_by(ours, task, index, (), tools))
+        earlier = tuple(filter(None, map(failure_from_row, ours["earlier_failures"])))
+        return replace(episode, earlier_failures=earlier, **_times(trace))
     prompt = next((place for place, node in enumerate(path) if node.get("sampled")), len(path))
     rewards = {name: reward for name, reward in (trace.get("rewards") or {}).items() if reward is not None}
     total = sum(float(reward["score"]) * float(reward.get("weight", 1.0)) for reward in rewards.values())
@@ -226,7 +206,7 @@ def _episode(trace: Row, task: Task, index: int, member: int) -> Trajectory:
         [total] if prompt < len(path) else [],
         StopReason.FAILURE if last else _stop_reason(trace),
         last,
-        metrics=metrics,
+        metrics={name: float(value) for name, value in (trace.get("metrics") or {}).items() if value is not None},
         prompt_messages=prompt,
         tools=tools,
     )
@@ -234,25 +214,6 @@ def _episode(trace: Row, task: Task, index: int, member: int) -> Trajectory:
     scores = {name: float(reward["score"]) for name, reward in rewards.items()}
     turns = (*episode.turns[:-1], *(replace(turn, reward_terms=scores) for turn in episode.turns[-1:]))
     return replace(episode, turns=turns, earlier_failures=tuple(filter(None, earlier)), **_times(trace))
-
-
-def _our_episode(
-    ours: Row, messages: list[object], task: Task, metrics: dict[str, float], tools: tuple[JSON, ...], trace: Row
-) -> Trajectory:
-    described = Described(
-        task,
-        ours["group"],
-        ours["member"],
-        ours["rewards"],
-        StopReason(ours["stop_reason"]),
-        failure_from_row(ours["failure"]),
-        ours["seed"],
-        metrics,
-        ours["prompt_messages"],
-        tools,
-    )
-    earlier = tuple(filter(None, map(failure_from_row, ours["earlier_failures"])))
-    return replace(trajectory_of(messages, described), earlier_failures=earlier, **_times(trace))
 
 
 def _path(nodes: Sequence[Row]) -> list[Row]:

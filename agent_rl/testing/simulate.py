@@ -188,7 +188,7 @@ class _Replica:
             self._wake(self._since + left_s)
 
     def _wake(self, at: float) -> None:
-        if self._timer is not None and not self._timer.cancelled():
+        if self._timer is not None:
             if self._timer.when() <= at:
                 return  # it goes off too early, and then is set anew: cheaper than one for each that enters
             self._timer.cancel()

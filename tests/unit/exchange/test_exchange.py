@@ -44,7 +44,7 @@ DATA = st.dictionaries(TEXT, VALUE, max_size=2)
 NUMBERS = st.dictionaries(TEXT, NUMBER, max_size=2)
 CALL = st.builds(ToolCall, st.sampled_from(["a", "b"]), st.sampled_from(["run", "look"]), DATA, st.none())
 BROKEN = st.builds(ToolCall, st.just("c"), st.sampled_from(["", "run"]), st.just({}), TEXT)
-PROMPT = st.lists(st.builds(Message, st.sampled_from(["system", "user"]), TEXT), max_size=2).map(tuple)
+PROMPT = st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant"]), TEXT), max_size=2).map(tuple)
 ACTION = st.builds(
     Message,
     st.just("assistant"),
@@ -269,7 +269,10 @@ def test_traces_for_verifiers_come_back(group: Group):
     assert list(map(shown, again.trajectories)) == list(map(shown, group.trajectories))
     failures = [[(failure.kind, failure.message) for failure in episode.failures] for episode in group.trajectories]
     assert [[(f.kind, f.message) for f in episode.failures] for episode in again.trajectories] == failures
-    assert [[(e["type"], e["message"]) for e in row["traces"][0]["errors"]] for row in rows] == failures
+    traces = [trace for row in rows for trace in row["traces"]]
+    assert [[(error["type"], error["message"]) for error in trace["errors"]] for trace in traces] == failures
+    failed = [episode.stop_reason is StopReason.FAILURE for episode in group.trajectories]
+    assert [trace["stop_condition"] == "error" for trace in traces] == failed
 
 
 @PROPERTY

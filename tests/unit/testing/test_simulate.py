@@ -63,6 +63,14 @@ def test_what_exceeds_the_slots_waits() -> None:
     assert found.engine_load == pytest.approx(4.0 / 12.0)
 
 
+def test_a_short_response_that_enters_later_leaves_before_a_long_one() -> None:
+    """Nine responses of 0.1 s from 0.05 s on, beside one of 1 s: nobody waits for anybody."""
+    long = Episode(0.0, (TurnCost(100, 0.0),), 1000)
+    short = Episode(0.05, (TurnCost(10, 0.0),) * 9, 1000)
+    found = simulate([long, short], MACHINE, SCHEDULE)
+    assert found.step_s == pytest.approx(100 * 0.01 + 8.0)
+
+
 def test_a_replica_stands_still_while_it_reads() -> None:
     """Eight come at once, and read one after the other before any goes on."""
     reading = Episode(0.0, (TurnCost(100, 0.0, read=200),), 1000)

@@ -199,27 +199,28 @@ class SharedBrowser:
             stack.push_async_callback(proxy.close)
             try:
                 with anyio.fail_after(self.config.launch_timeout_s, shield=True):  # half a context cannot be closed
-                    context = await self._context(proxy.value, storage_state)
-                    stack.push_async_callback(_close, context)
-                    with _or_died(context.browser):
-                        await context.add_init_script(script("page.js"))
-                        await context.new_page()
+                    context = await self._context(proxy.value, storage_state, stack)
             except (Error, TimeoutError) as error:
                 raise SandboxFailure(f"The browser gave no page: {error}", kind="died") from error
             return _Room(context, proxy.value, stack.pop_all())
 
-    async def _context(self, proxy: Proxy, storage_state: Path | None) -> BrowserContext:
+    async def _context(self, proxy: Proxy, storage_state: Path | None, held: AsyncExitStack) -> BrowserContext:
+        """With a blank page; `held` closes it."""
         for attempt in (1, 2):  # that a browser has died may be told by its use alone
             browser = await self.process()
             try:
                 with _or_died(browser):
-                    return await browser.new_context(
+                    context = await browser.new_context(
                         viewport={"width": self.config.width, "height": self.config.height},
                         proxy={"server": f"http://127.0.0.1:{proxy.port}"},
                         service_workers="block",
                         accept_downloads=False,
                         storage_state=storage_state,
                     )
+                    held.push_async_callback(_close, context)
+                    await context.add_init_script(script("page.js"))
+                    await context.new_page()
+                    return context
             except Error:
                 if attempt == 2 or browser.is_connected():
                     raise
@@ -227,20 +228,18 @@ class SharedBrowser:
 
 
 @contextmanager
-def _or_died(browser: Browser | None) -> Generator[None]:
+def _or_died(browser: Browser) -> Generator[None]:
     """Raises `Error` when the browser dies meanwhile, since Playwright never answers what was under way then."""
     with anyio.CancelScope() as scope:
 
         def cancel(_: Browser) -> None:
             scope.cancel()
 
-        if browser is not None:
-            browser.on("disconnected", cancel)
+        browser.on("disconnected", cancel)
         try:
             yield
         finally:
-            if browser is not None:
-                browser.remove_listener("disconnected", cancel)
+            browser.remove_listener("disconnected", cancel)
     if scope.cancelled_caught:
         raise Error("the browser died")
 

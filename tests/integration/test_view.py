@@ -37,6 +37,8 @@ pytestmark = pytest.mark.skipif(
 
 TRAIN = Path(__file__).with_name("train_parity.py")
 STEPS = 4
+# What has `content-visibility: auto` has no text before the first frame that it stands in.
+PAINTED = "new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)))"
 LONG = "0123456789abcdef\n" * 300_000  # 5.1 MB
 ATTACKS = (
     "<script>console.log('ran')</script>",
@@ -189,6 +191,7 @@ class Viewer:
 
     def _ready(self) -> None:
         self.until("document.querySelector('#page').dataset.shows === location.hash")
+        self.page.evaluate(PAINTED)
         assert self.page.locator("#page [role=alert]").count() == 0, self.page.inner_text("#page")
 
     def press(self, keys: str) -> None:

@@ -4,7 +4,6 @@ import importlib.util
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from agent_rl.learner.batch import pack
 from agent_rl.learner.config import LearnerConfig, LpRegConfig
 from agent_rl.learner.learner import Learner
 from agent_rl.learner.sharding import check_shardable, deal_batches
+from tests.ports import free_port
 
 FOLDER = Path(__file__).parent
 WORKER = FOLDER / "rank_worker.py"
@@ -44,10 +44,12 @@ worker = worker_module()
 @contextmanager
 def started(scenario: str, folder: Path, ranks: int = 2) -> Generator[list[subprocess.Popen[str]]]:
     """The ranks as torchrun would start them, but without its watch over them. None outlives the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(ranks),
+        "OMP_NUM_THREADS": "1",
+    }
     processes = [
         subprocess.Popen(
             [sys.executable, str(WORKER), "--name", scenario, "--folder", str(folder)],

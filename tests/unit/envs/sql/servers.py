@@ -3,13 +3,14 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.ports import free_port
 
 START_TIMEOUT_S = 60
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # ten times as fast, and gone with the machine
@@ -34,7 +35,7 @@ def postgres_home() -> Iterator[tuple[Path, list[str], int]]:
     if program is None:
         raise RuntimeError("needs PostgreSQL (apt install postgresql)")
     with _home("postgres") as (folder, user):
-        data, port = folder / "data", _free_port()
+        data, port = folder / "data", free_port()
         _run([*user, str(program.with_name("initdb")), "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync"])
         options = [
             word
@@ -48,9 +49,8 @@ def postgres_home() -> Iterator[tuple[Path, list[str], int]]:
 def running_postgres(folder: Path, command: Sequence[str], port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Its URL and process, for as long as the block runs: it can be started again, or killed."""
     fast_shutdown = signal.SIGINT  # SIGTERM waits for its clients
-    with _server(command, port, folder / "log", fast_shutdown) as server:
-        url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-        _wait_for_login(url, folder / "log")
+    url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    with _server(command, url, folder / "log", fast_shutdown) as server:
         yield url, server
 
 
@@ -64,7 +64,7 @@ def mariadb() -> Iterator[str]:
     if install is None or program is None:
         raise RuntimeError("needs MariaDB (apt install mariadb-server)")
     with _home("mysql") as (folder, user):
-        data, port, init = folder / "data", _free_port(), folder / "init.sql"
+        data, port, init = folder / "data", free_port(), folder / "init.sql"
         _run(
             [
                 *user,
@@ -92,9 +92,8 @@ def mariadb() -> Iterator[str]:
             "--max-connections=60",
             "--skip-name-resolve",
         ]
-        with _server([*user, program, "--no-defaults", *options], port, folder / "log"):
-            url = f"mysql+pymysql://admin@127.0.0.1:{port}/mysql"
-            _wait_for_login(url, folder / "log")
+        url = f"mysql+pymysql://admin@127.0.0.1:{port}/mysql"
+        with _server([*user, program, "--no-defaults", *options], url, folder / "log"):
             yield url
 
 
@@ -115,12 +114,6 @@ def _home(name: str) -> Iterator[tuple[Path, Sequence[str]]]:
         yield folder, ("setpriv", f"--reuid={name}", f"--regid={name}", "--init-groups", "--pdeathsig", "KILL")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
     if done.returncode:
@@ -129,15 +122,16 @@ def _run(command: Sequence[str]) -> None:
 
 @contextmanager
 def _server(
-    command: Sequence[str], port: int, log: Path, stop: signal.Signals = signal.SIGTERM
+    command: Sequence[str], url: str, log: Path, stop: signal.Signals = signal.SIGTERM
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """Its process, from the moment that a login at `url` succeeds."""
     with log.open("wb") as out:
         server = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _answers(port):
+        while refusal := _refusal(url):
             if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command} does not start: {log.read_text()[-500:]}")
+                raise RuntimeError(f"{command} has no login ({refusal}): {log.read_text(errors='replace')[-500:]}")
             time.sleep(0.05)
         yield server
     finally:
@@ -149,22 +143,13 @@ def _server(
             server.wait(10)
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _wait_for_login(url: str, log: Path) -> None:
+def _refusal(url: str) -> str | None:
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            create_engine(url, poolclass=NullPool).connect().close()
-            return
-        except SQLAlchemyError as error:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"no login ({error}): {log.read_text(errors='replace')[-500:]}") from error
-            time.sleep(0.05)
+    try:
+        create_engine(url, poolclass=NullPool).connect().close()
+    except SQLAlchemyError as error:
+        return str(error)
+    return None

@@ -17,22 +17,29 @@ def run_in_virtual_time(function: Callable[[], Awaitable[T]]) -> T:
 
     Raises `RuntimeError` when everything waits and no timer is set.
     """
-    return anyio.run(function, backend_options={"loop_factory": _VirtualLoop})
+    return anyio.run(function, backend_options={"loop_factory": VirtualTimeLoop})
 
 
-class _VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """A `loop_factory` of asyncio's runners."""
+
     def __init__(self) -> None:
         self.now = 0.0
         super().__init__(_Jump(self))
 
     def time(self) -> float:
+        """Seconds since the loop was made."""
         return self.now
+
+
+# For tests: the value of a fixture `anyio_backend`, for a file or by `parametrize`.
+VIRTUAL_TIME = ("asyncio", {"loop_factory": VirtualTimeLoop})
 
 
 class _Jump(selectors.DefaultSelector):
     """Waits for no file: time passes instead."""
 
-    def __init__(self, loop: _VirtualLoop) -> None:
+    def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self._loop = loop
 

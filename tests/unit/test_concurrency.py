@@ -6,13 +6,15 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.lowlevel
 import pytest
+import trio.testing
 
 from agent_rl.concurrency import Deadline, Keeper, shielded
+from agent_rl.testing.virtual_time import VIRTUAL_TIME
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture(params=[VIRTUAL_TIME, ("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})])
 def anyio_backend(request):
     return request.param
 

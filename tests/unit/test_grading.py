@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import anyio
@@ -66,8 +67,8 @@ async def test_an_async_judge_has_a_deadline() -> None:
 async def test_a_grader_that_waits_does_not_stop_the_loop() -> None:
     began = anyio.current_time()
     with pytest.raises(GraderFailure, match="timed out"):
-        await grade(sleepy, 0.5, timeout_s=0.02, place="thread")
-    assert anyio.current_time() - began < 0.3, "the thread is left behind"
+        await grade(sleepy, 3.0, timeout_s=0.02, place="thread")
+    assert anyio.current_time() - began < 2.0, "the thread is left behind"
 
 
 @pytest.mark.slow
@@ -102,20 +103,21 @@ async def test_what_is_meant_for_the_model_passes() -> None:
 
 
 class Quiz(BlockingEnvironment):
-    """Blocks everywhere; the score is graded in a process that dies."""
+    """Blocks everywhere, and goes on when all have come as far."""
 
     closed = 0
+    together = threading.Barrier(1)
 
     @classmethod
     def tasks(cls, split, count, seed=0):
         return [Task(f"quiz-{i}", (Message("user", "1 + 1?"),)) for i in range(count)]
 
     def blocking_reset(self, task, seed):
-        time.sleep(0.05)
+        self.together.wait(20)
         return task.prompt
 
     def blocking_step(self, action):
-        time.sleep(0.05)
+        self.together.wait(20)
         return Step((), reward=float(action.content == "2"), terminated=True)
 
     def blocking_close(self):
@@ -137,8 +139,9 @@ async def play(environment) -> object:
     )
 
 
-async def test_blocking_environments_run_side_by_side() -> None:
-    began, rewards = anyio.current_time(), []
+async def test_blocking_environments_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Quiz, "together", threading.Barrier(16))
+    rewards = []
 
     async def one() -> None:
         rewards.append((await play(Quiz())).reward)
@@ -149,7 +152,6 @@ async def test_blocking_environments_run_side_by_side() -> None:
             tasks.start_soon(one)
     assert rewards == [1.0] * 16
     assert Quiz.closed == closed + 16
-    assert anyio.current_time() - began < 16 * 0.1 / 2, "they waited for each other"
 
 
 async def test_a_grader_failure_is_no_reward_of_zero() -> None:

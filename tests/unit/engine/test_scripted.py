@@ -5,9 +5,15 @@ import pytest
 from agent_rl.concurrency import collect
 from agent_rl.engine import GenerationRequest, ScriptedEngine
 from agent_rl.errors import ConfigError
+from agent_rl.testing.virtual_time import VIRTUAL_TIME
 from agent_rl.types import FinishReason, SamplingParams
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return VIRTUAL_TIME
 
 
 def request(session: str = "a", **sampling: object) -> GenerationRequest:

@@ -14,6 +14,7 @@ from agent_rl.rollout.episode import run_episode
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.seeding import derive_seed
 from agent_rl.testing.environments import CountUp, CountUpConfig, FaultyEnvironment, GuessNumber
+from agent_rl.testing.virtual_time import VIRTUAL_TIME
 from agent_rl.types import (
     FinishReason,
     Message,
@@ -28,6 +29,12 @@ from agent_rl.types import (
 )
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return VIRTUAL_TIME
+
 
 LIMITS = RolloutLimits(max_turns=10, max_response_tokens=32, max_context_tokens=1024)
 HURRY = RolloutLimits(

@@ -115,8 +115,10 @@ async def test_a_server_that_stays_busy_is_a_failure_at_the_deadline():
         httpx.AsyncClient(base_url=url) as http,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(lambda: http.post("/tools/slow", json={"seconds": 3}))
-        await anyio.sleep(0.1)
+        tasks.start_soon(lambda: http.post("/tools/slow", json={"seconds": 20}))
+        with anyio.fail_after(10):  # until that call is running
+            while (await http.post("/tools/quick", json={})).is_success:
+                pass
         with pytest.raises(ToolFailure, match=r"did not answer in 0\.6 s") as caught:
             await run_tool_calls(tools, [call("quick")])
         tasks.cancel_scope.cancel()

@@ -35,12 +35,17 @@ SEARCH_R1_ANSWER = {
 
 
 class Fixed:
+    now = most = 0
+
     async def search(self, query, count):
         if not query:
             raise ToolError("empty")
         if query == "broken":
             raise ToolFailure("the index is gone")
+        self.now += 1
+        Fixed.most = max(self.most, self.now)
         await anyio.sleep(0.01)
+        self.now -= 1
         return FOUND[:count]
 
 
@@ -87,9 +92,8 @@ async def test_answers_of_search_r1_are_understood():
 
 
 async def test_a_batch_runs_at_once_and_one_empty_query_does_not_spoil_it(address):
-    began = anyio.current_time()
     answer = await post(address, json={"queries": ["x"] * 200 + [""], "topk": 1, "return_scores": True})
-    assert anyio.current_time() - began < 1.5
+    assert Fixed.most > 100
     assert [len(found) for found in answer.json()["result"]] == [1] * 200 + [0]
 
 

@@ -50,9 +50,9 @@ async def test_python_remembers_and_shows_values():
 
 async def test_python_that_takes_too_long_is_stopped_and_goes_on():
     async with sandbox() as box:
-        python = PythonTool(box, timeout_s=0.3)
+        python = PythonTool(box, timeout_s=2)
         await say(python, "python", code="x = 7")
-        assert "longer than 0.3 s" in await say(python, "python", code="while True: pass")
+        assert "longer than 2 s" in await say(python, "python", code="while True: pass")
         assert await say(python, "python", code="x") == "7"
 
 

@@ -36,7 +36,7 @@ async def engine(tmp_path):
 
 @pytest.fixture
 async def tools(engine):
-    tools = SqlTools(engine, timeout_s=0.3, max_rows=2)
+    tools = SqlTools(engine, timeout_s=1.0, max_rows=2)
     yield tools
     await tools.close()
 
@@ -88,11 +88,11 @@ async def test_a_mistake_is_told_to_the_model(tools):
 
 
 async def test_an_endless_query_is_stopped_in_the_database(tools):
-    began = time.process_time()
     result = await query(tools, ENDLESS)
     assert "stopped" in result.content
+    began = time.process_time()
     await anyio.sleep(0.3)
-    assert time.process_time() - began < 0.55, "the statement must not go on in its thread"
+    assert time.process_time() - began < 0.2, "the statement must not go on in its thread"
     assert (await query(tools, "SELECT 1 AS n")).content == "n\n1"
 
 
@@ -103,8 +103,8 @@ async def test_a_cancelled_query_is_stopped_as_well(tools, after_s):
     with anyio.move_on_after(after_s):
         await query(tools, ENDLESS)
     began = time.process_time()
-    await anyio.sleep(0.1)
-    assert time.process_time() - began < 0.08, "the statement must not go on in its thread"
+    await anyio.sleep(0.3)
+    assert time.process_time() - began < 0.2, "the statement must not go on in its thread"
     assert threading.active_count() <= threads + 2, "one that worked and one that interrupted, both idle"
     assert (await query(tools, "SELECT 1 AS n")).content == "n\n1"
 

@@ -136,12 +136,26 @@ def run(
         ranks.follow(timeout_s)
         return {}
     torch.set_num_threads(config.threads)
+    _check_named(config)
     imitation = Imitation(demonstrated or environment, config.warm_start, config.limits, config.seed)
     with (
         open_run(config, name, config.run_dir, resume=config.resume, free=_FREE) as folder,
         _site(config) as site,
     ):
         return anyio.run(_Run(config, folder, environment, imitation, vocabulary, program, curriculum, site).go)
+
+
+def _check_named(config: RecipeConfig) -> None:
+    """What is read only later has to be there now: a mistyped path is not to cost a warm start. Raises `UserError`."""
+    from agent_rl.learner.policy import check_checkpoint
+
+    teacher = config.learner.distillation and config.learner.distillation.teacher
+    for source in (config.model, teacher, config.utterance_critic.checkpoint, *config.learner.reference.soup):
+        if source is not None:
+            check_checkpoint(source)
+    for file in (config.task_file, config.cold_start.demonstrations):
+        if file is not None and not file.is_file():
+            raise UserError(f"There is no file {str(file)!r}.")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from agent_rl.errors import ModelError
@@ -42,6 +42,16 @@ def load_policy(
     if len(tokenizer) > model.config.get_text_config().vocab_size:
         raise ModelError(f"The tokenizer of {source!r} has more tokens than the model's vocabulary.")
     return model.to(torch.device(device)).eval(), tokenizer  # pyright: ignore[reportArgumentType]  # decorated by transformers
+
+
+def check_checkpoint(source: str | Path) -> None:
+    """Raises `ModelError` when there is no model in a folder or under a hub id. It reads no weights."""
+    source = str(source)
+    _check_folder(source)
+    try:
+        AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"Cannot load a model from {source!r}: {_first_line(error)}") from error
 
 
 def save_policy(

@@ -61,6 +61,27 @@ def test_resume_continues_and_a_used_folder_is_refused(finished: Path, capsys: A
     assert len((finished / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        "--model X",
+        "--task-file X",
+        "--learner.kl-coefficient 0.1 --learner.reference.soup X",
+        "--learner.distillation.teacher X",
+        "--estimator archer --utterance-critic.checkpoint X",
+        "--model M --cold-start.demonstrations X",
+    ],
+)
+def test_a_mistyped_path_is_told_before_anything_begins(tmp_path: Path, capsys: Any, named: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen2"}')
+    paths = {"X": str(tmp_path / "wrong"), "M": str(tmp_path / "model")}
+    words = [paths.get(word, word) for word in named.split()]
+    assert main(["train", "quickstart", "--run-dir", str(tmp_path / "run"), *words]) == 2
+    assert f"'{tmp_path / 'wrong'}'." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("control", ["shuffled_rewards", "supervised_only"])
 def test_controls_run_in_place_of_learning(tmp_path: Path, control: str) -> None:

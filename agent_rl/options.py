@@ -39,16 +39,17 @@ class OptionStyle:
 def parse_options(config_class: type[C], argv: Sequence[str], *, prog: str, style: OptionStyle | None = None) -> C:
     """Build a config from options; `--config FILE` (TOML or JSON) gives the defaults that the other options override.
 
-    Help comes from the fields' descriptions. Raises `ConfigError` for unknown options (with the nearest name) and bad
-    values.
+    Help comes from the fields' descriptions; `model_fields_set` are those that were told. Raises `ConfigError` for
+    unknown options (with the nearest name) and bad values.
     """
     import tyro
 
+    style = style or OptionStyle()
     summary = (config_class.__doc__ or "").strip().partition("\n")[0]
     argv, file = _take_config_file(argv)
     default = _from_file(config_class, file) if file else tyro.MISSING
     options = tyro.constructors.ConstructorRegistry()
-    options.struct_rule(lambda info: _options(info, style or OptionStyle()))
+    options.struct_rule(lambda info: _options(info, style))
     values, unknown = tyro.cli(
         cast(Any, config_class),
         prog=prog,
@@ -60,8 +61,24 @@ def parse_options(config_class: type[C], argv: Sequence[str], *, prog: str, styl
     )
     if unknown:
         raise _unknown_option(config_class, unknown, prog)
-    given = {name: getattr(default, name) for name in (style.in_file if style and file else ())}
-    return build(config_class, {**cast("dict[str, Any]", values), **given})
+    told = _named(argv) | style.defaults.keys() | (default.model_fields_set if file else set())
+    given: dict[str, Any] = {
+        name: value
+        for name, value in cast("dict[str, Any]", values).items()
+        if name in told or not _is_default(value, config_class.model_fields[name])
+    }
+    return build(config_class, given | {name: getattr(default, name) for name in (style.in_file if file else ())})
+
+
+def _is_default(value: Any, declared: FieldInfo) -> bool:
+    """tyro fills in what was not told; an option of a nested config, which is a dict here, has that one's name."""
+    return nested_config(declared.annotation) is not None or value == declared.get_default(call_default_factory=True)
+
+
+def _named(argv: Sequence[str]) -> set[str]:
+    options = (token.partition("=")[0].partition(".")[0] for token in argv if token.startswith("--"))
+    names = {option.lstrip("-").replace("-", "_") for option in options}
+    return names | {name.removeprefix("no_") for name in names}
 
 
 def _options(info: StructTypeInfo, style: OptionStyle) -> StructConstructorSpec | None:

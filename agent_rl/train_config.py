@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -114,6 +114,15 @@ class TrainConfig(Config):
         default_factory=TrackersConfig, description="Where metrics go besides metrics.jsonl."
     )
     seed: int = Field(default=0, ge=0, description="Key of every random stream of the run.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_belong_to_their_estimator(cls, given: Any) -> Any:
+        """Where a recipe has an estimator with options, another one that is asked for begins without them."""
+        usual = cls.model_fields["estimator"].default
+        if isinstance(given, dict) and cast("dict[str, Any]", given).get("estimator", usual) != usual:
+            return {"estimator_options": {}, **given}
+        return cast("Any", given)
 
     @model_validator(mode="after")
     def _known_credit(self) -> Self:

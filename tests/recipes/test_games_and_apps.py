@@ -24,6 +24,8 @@ def test_a_game_is_trained(game: str, tmp_path: Path) -> None:
     assert report["steps"] == 2
     assert report["oracle"]["value"] == 1.0
     assert report["random"]["value"] < 0.6
+    threshold = json.loads((tmp_path / "run/config.json").read_text())["success_threshold"]
+    assert threshold == (0.6 if game == "bandit" else 1.0)
     assert report["tokens"] > 0
 
 

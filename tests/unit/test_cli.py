@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from agent_rl import cli
 from agent_rl.cli import main
 from agent_rl.errors import UserError
+from agent_rl.options import parse_options
 from agent_rl.tool import tool
 
 RECIPE = '''"""Multiply, slowly."""
@@ -103,6 +105,27 @@ def test_a_config_file_gives_defaults_that_options_override(
         assert "'steps': 7" in out
         assert "'hard': True" in out
         assert "{'lr': 0.2, 'warmup_steps': 2}" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], set()),
+        (["--steps", "3"], {"steps"}),
+        (["--steps=4", "--no-hard"], {"steps", "hard"}),
+        (["--critic.lr", "0.1", "--optimiser.lr=1"], {"critic", "optimiser"}),
+        (["--config", "FILE", "--mode", "fast"], {"steps", "mode"}),
+    ],
+)
+def test_what_was_told_is_known(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], told: set[str]
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "options.toml"
+    file.write_text("steps = 3\n")
+    argv = [str(file) if word == "FILE" else word for word in argv]
+    config = parse_options(runpy.run_path(recipe)["Config"], argv, prog="x")
+    assert config.model_fields_set == told
 
 
 def test_a_nested_config_exists_once_one_of_its_options_is_given(

@@ -1,6 +1,7 @@
 """What a training run refuses before it starts."""
 
 import pytest
+from pydantic import Field
 
 from agent_rl.config import build
 from agent_rl.errors import ConfigError
@@ -33,3 +34,17 @@ def test_refused(values, says):
 def test_a_token_baseline_is_a_critic_of_tokens():
     values = {"estimator": "archer", "utterance_critic": {"token_baseline": True}, "critic": {"learning_rate": 1e-4}}
     assert build(TrainConfig, values).critic.learning_rate == 1e-4
+
+
+def test_another_estimator_is_not_given_the_options_of_the_usual_one():
+    class Recipe(TrainConfig):
+        estimator: str = Field(default="gigpo")
+        estimator_options: dict[str, float] = Field(default={"step_weight": 0.5})
+
+    assert build(Recipe, {}).estimator_options == {"step_weight": 0.5}
+    assert build(Recipe, {"estimator": "gigpo", "steps": 3}).estimator_options == {"step_weight": 0.5}
+    assert build(Recipe, {"estimator": "rloo"}).estimator_options == {}
+    assert build(Recipe, {"estimator": "gigpo", "estimator_options": {"gamma": 0.5}}).estimator_options == {
+        "gamma": 0.5
+    }
+    assert build(Recipe, {"estimator": "token_gae", "estimator_options": {"lam": 0.9}}).estimator == "token_gae"

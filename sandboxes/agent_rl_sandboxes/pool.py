@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import anyio.lowlevel
 
 from agent_rl.concurrency import collect, shielded
 from agent_rl.errors import SandboxFailure, UserError
@@ -141,11 +142,16 @@ class SandboxPool:
     async def _start(self) -> Sandbox:
         """One more, for which `_open` was raised already."""
         try:
-            return await open_sandbox(self._config)
+            sandbox = await open_sandbox(self._config)
         except BaseException:
             self._open -= 1
             self._announce()
             raise
+        if self._refilling.cancel_called:  # meanwhile the pool was left, which could not close this one
+            await self._discard(sandbox)
+            await anyio.lowlevel.checkpoint()  # here refilling ends
+            raise SandboxFailure("The pool was left.", kind="closed", retryable=False)
+        return sandbox
 
     async def _discard(self, sandbox: Sandbox) -> None:
         try:

@@ -192,3 +192,29 @@ def test_leaving_by_an_error_closes_all(run):
 def test_impossible_sizes_are_refused():
     with pytest.raises(UserError, match="warm <= max_open"):
         SandboxPool(CONFIG, warm=3, max_open=2)
+
+
+@pytest.mark.parametrize("acquiring", [False, True])
+def test_one_that_is_ready_in_the_moment_in_which_the_pool_is_left(run, monkeypatch, acquiring):
+    async def go():
+        ready = anyio.Event()
+
+        async def open_sandbox(config):
+            sandbox = await FakeSandbox.open(config)
+            await ready.wait()
+            return sandbox
+
+        async def acquire():
+            with pytest.raises(SandboxFailure, match="pool was left"):
+                await pool.acquire()
+
+        monkeypatch.setattr("agent_rl_sandboxes.pool.open_sandbox", open_sandbox)
+        async with anyio.create_task_group() as tasks:
+            async with SandboxPool(CONFIG, warm=0 if acquiring else 2) as pool:
+                if acquiring:
+                    tasks.start_soon(acquire)
+                await anyio.sleep(2)
+                ready.set()  # too late for a cancellation to reach who waits for it
+        assert pool.open == 0
+
+    run(go)

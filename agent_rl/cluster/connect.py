@@ -18,11 +18,17 @@ from agent_rl.errors import UserError
 _POLL_S = 0.5
 
 
+def configure() -> None:
+    """Settings of a Ray that is started here, where the environment has no others."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15, whatever else runs here would go before the run
+
+
 @contextmanager
 def connected(config: ClusterConfig) -> Generator[None, None, None]:
     """This process is Ray's driver while the block is open. Raises `UserError` when the nodes do not come."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    configure()
     if config.address:
         with _driver(address=config.address, log_to_driver=False, logging_level=logging.ERROR):
             _wait_for_nodes(config)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-from agent_rl.cluster.connect import connected
+from agent_rl.cluster.connect import configure, connected
 from agent_rl.cluster_config import ClusterConfig
 from agent_rl.config import Config
 from agent_rl.environment import Environment, EnvironmentSpec
@@ -60,6 +60,7 @@ def actors(kind: str) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Cluster]:
+    configure()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS, "include_dashboard": False})
     try:
         with connected(ClusterConfig(address=cluster.address)):  # now, so that it is connected to the head

@@ -209,12 +209,11 @@ def test_one_that_is_ready_in_the_moment_in_which_the_pool_is_left(run, monkeypa
                 await pool.acquire()
 
         monkeypatch.setattr("agent_rl_sandboxes.pool.open_sandbox", open_sandbox)
-        async with anyio.create_task_group() as tasks:
-            async with SandboxPool(CONFIG, warm=0 if acquiring else 2) as pool:
-                if acquiring:
-                    tasks.start_soon(acquire)
-                await anyio.sleep(2)
-                ready.set()  # too late for a cancellation to reach who waits for it
+        async with anyio.create_task_group() as tasks, SandboxPool(CONFIG, warm=0 if acquiring else 2) as pool:
+            if acquiring:
+                tasks.start_soon(acquire)
+            await anyio.sleep(2)
+            ready.set()  # too late for a cancellation to reach who waits for it
         assert pool.open == 0
 
     run(go)

@@ -21,7 +21,7 @@ from agent_rl.types import Task, Trajectory
 
 T = TypeVar("T")
 
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
 STALL_S = 0.05
 _CYCLES = 4  # what is made once in the first of them, such as a pool, is no leak
 _BEAT_S = 0.002

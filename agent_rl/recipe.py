@@ -136,7 +136,8 @@ def run(
         ranks.follow(timeout_s)
         return {}
     torch.set_num_threads(config.threads)
-    _check_named(config)
+    if not config.resume:  # its config is the one that was checked, and what is used up may be gone
+        _check_named(config)
     imitation = Imitation(demonstrated or environment, config.warm_start, config.limits, config.seed)
     with (
         open_run(config, name, config.run_dir, resume=config.resume, free=_FREE) as folder,

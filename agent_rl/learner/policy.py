@@ -44,9 +44,8 @@ def load_policy(
     return model.to(torch.device(device)).eval(), tokenizer  # pyright: ignore[reportArgumentType]  # decorated by transformers
 
 
-def check_checkpoint(source: str | Path) -> None:
+def check_checkpoint(source: str) -> None:
     """Raises `ModelError` when there is no model in a folder or under a hub id. It reads no weights."""
-    source = str(source)
     _check_folder(source)
     try:
         AutoConfig.from_pretrained(source)

@@ -64,8 +64,14 @@ def kill_after(step: int, kind: str) -> Callable[[StepReport], None]:
 
 
 def test_the_same_run(tmp_path: Path, in_process: Found) -> None:
-    reports = on_ray(tmp_path, in_process, rollout_workers=2)
+    priorities: set[int] = set()
+
+    def look(report: StepReport) -> None:
+        priorities.update(actor.nice() for kind in ("RolloutWorker", "LearnerRank") for actor in actors(kind))
+
+    reports = on_ray(tmp_path, in_process, look, rollout_workers=2)
     assert reports[-1].metrics["cluster/lost"] == 0
+    assert priorities == {psutil.Process().nice()}, "no lower than that of what runs beside them"
     assert 0 < reports[-1].metrics["cluster/weights_sent_share"] <= 1.01
 
 

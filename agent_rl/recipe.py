@@ -73,9 +73,6 @@ class RecipeConfig(TrainConfig):
     hidden_size: int = Field(default=64, ge=32, description="Width of the tiny model.")
     device: str = Field(default="cpu", description="Where a checkpoint runs, such as cpu or cuda.")
     dtype: str = Field(default="float32", description="Type of a checkpoint's weights.")
-    max_staleness: int = Field(
-        default=1, ge=0, description="Steps that a group may lag behind; 1 rolls out while the learner works."
-    )
     warm_start: WarmStartConfig = Field(
         default=WarmStartConfig(learner=LearnerConfig(learning_rate=5e-3, warmup_steps=50, betas=(0.9, 0.95))),
         description="Imitation of the environment's random agent, from which the tiny model starts.",

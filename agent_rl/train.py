@@ -30,6 +30,7 @@ from agent_rl.curriculum import Curriculum, TaskSampler
 from agent_rl.environment import EnvironmentSpec
 from agent_rl.errors import UserError
 from agent_rl.guidance.training import Guided
+from agent_rl.health import Health
 from agent_rl.imitation import Imitated, imitated
 from agent_rl.learner.base import LearnerLost, PolicyLearner
 from agent_rl.learner.watch import Seen
@@ -235,6 +236,7 @@ class _Run:
         self._telemetry = telemetry
         self._estimator = get_estimator(config.estimator, config.estimator_options)
         self._mix = Mix()
+        self._health = Health()
         self._trained_tokens = list[TrainedTokens]()  # of the step that is being recorded
 
     async def go(self) -> None:
@@ -365,6 +367,7 @@ class _Run:
         }
         async with self._journal_turn:
             await anyio.to_thread.run_sync(self._record, batch, metrics)
+        self._health.look(self.progress.step, metrics)
         self._on_step(StepReport(self.progress.step, self._config.steps, metrics))
 
     def _learn(self, batch: Batch) -> dict[str, float]:

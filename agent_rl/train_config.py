@@ -32,7 +32,7 @@ class TrainConfig(Config):
     groups_per_batch: int = Field(default=32, ge=1, description="Groups in one batch.")
     group_size: int = Field(default=8, ge=1, description="Episodes of one task.")
     max_staleness: int = Field(
-        default=0, ge=0, description="Steps that a group may lag behind; 0 is the synchronous trainer."
+        default=0, ge=0, description="Steps that a group may lag behind; 0: on-policy, 1: rolls out while it learns."
     )
     overtake: int = Field(
         default=0,

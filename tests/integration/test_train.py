@@ -95,6 +95,15 @@ def test_groups_may_lag_but_never_more_than_max_staleness(tmp_path: Path) -> Non
                 assert step - 1 - oldest <= 2
 
 
+def test_a_step_that_goes_too_far_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    quiet = parity.parity_config()
+    learner = quiet.learner.model_copy(update={"learning_rate": 0.3, "warmup_steps": 0, "epochs": 3})
+    run(tmp_path / "quiet", quiet)
+    assert "moved" not in caplog.text
+    run(tmp_path / "wild", parity.parity_config(learner=learner))
+    assert "nats per token from the one that sampled" in caplog.text
+
+
 def test_refills_replace_groups_without_signal(tmp_path: Path) -> None:
     def no_signal_in_odd_groups(group):
         return group

@@ -17,7 +17,7 @@ def test_the_horizon_grows(tmp_path: Path) -> None:
         pytest.skip("Chromium is not installed: apt install chromium-headless-shell")
     run = tmp_path / "run"
     options = ["--steps", "2", "--groups-per-batch", "1", "--group-size", "2", "--eval-tasks", "2"]
-    options += ["--templates", "phone_of_contact", "--max-actions", "2", "--max-staleness", "0"]
+    options += ["--templates", "phone_of_contact", "--max-actions", "2"]
     options += ["--curriculum.first-turns", "1", "--curriculum.growth-steps", "2", "--warm-start.demonstrations", "4"]
     options += ["--warm-start.max-steps", "4", "--warm-start.check-every", "4", "--warm-start.check-episodes", "2"]
     options += ["--limits.max-turns", "3", "--limits.max-response-tokens", "24", "--limits.max-context-tokens", "6000"]

@@ -263,32 +263,33 @@
     return hit.closest("label")?.control === element ? null : hit;
   }
 
-  function middle(element) {
-    const seen = ({ x, y, width, height }) => {
+  // Where one could point at the element: over all that is seen of it, the middle of its first box before others.
+  function pointsOf(element) {
+    const fractions = [0.5, 0.1, 0.3, 0.7, 0.9];
+    return [...element.getClientRects()].flatMap(({ x, y, width, height }) => {
       const [left, top] = [Math.max(x, 0), Math.max(y, 0)];
       const [right, bottom] = [Math.min(x + width, innerWidth), Math.min(y + height, innerHeight)];
-      return right >= left && bottom >= top ? { x: (left + right) / 2, y: (top + bottom) / 2 } : null;
-    };
-    const boxes = [...element.getClientRects()].filter(({ width, height }) => width > 0 || height > 0);
-    return boxes.map(seen).find((point) => point) ?? null;
+      if (right < left || bottom < top || !(width > 0 || height > 0)) return [];
+      const at = (along, down) => ({ x: left + along * (right - left), y: top + down * (bottom - top) });
+      return fractions.flatMap((down) => fractions.map((along) => at(along, down)));
+    });
   }
 
   function locate(id) {
     const { element, error } = find(id);
     if (error) return { error };
     if (element.disabled || element.getAttribute("aria-disabled") === "true") return { error: "is disabled" };
-    let point = middle(element);
-    if (!point || within(element, point)) {
+    let points = pointsOf(element);
+    if (points.length === 0 || within(element, points[0])) {
       element.scrollIntoView({ block: "center", inline: "nearest", behavior: "instant" });
-      point = middle(element);
+      points = pointsOf(element);
     }
-    if (!point) return { error: "has no place on the page" };
-    const cover = within(element, point);
-    if (cover) {
-      const text = squeeze(cover.textContent).slice(0, 40);
-      return { error: `is covered by another element: <${tagOf(cover)}>${text ? ` ${text}` : ""}` };
-    }
-    return point;
+    if (points.length === 0) return { error: "has no place on the page" };
+    const open = points.find((point) => !within(element, point));
+    if (open) return open;
+    const cover = within(element, points[0]);
+    const text = squeeze(cover.textContent).slice(0, 40);
+    return { error: `is covered by another element: <${tagOf(cover)}>${text ? ` ${text}` : ""}` };
   }
 
   function changed(element) {

@@ -85,6 +85,17 @@ async def test_mistakes_are_told_to_the_model(site, browsing, call, ref_of):
         assert "may not be opened" in await told("navigate", url="javascript:alert(1)")
 
 
+async def test_what_is_partly_covered_is_clicked_where_it_shows(site, browsing, call, ref_of):
+    site.pages(
+        overlap="""<style>button, div { position: absolute; left: 20px; top: 20px; width: 100px; height: 40px }</style>
+        <button onclick="document.title = 'clicked below'">Below</button>
+        <div style="left: 45px; top: 25px">Above</div>"""
+    )
+    async with browsing(f"{site.url}/overlap") as tools:
+        look = (await call(tools, "snapshot")).content
+        assert "clicked below" in (await call(tools, "click", ref=ref_of(look, "Below"))).content
+
+
 async def test_fields_of_all_kinds(site, browsing, call, ref_of):
     site.pages(
         fields="""<input type=date aria-label=Day><input type=password aria-label=Word><input type=checkbox id=c>

@@ -62,7 +62,7 @@ def _nothing_learned(metrics: Mapping[str, float]) -> float | None:
 SYMPTOMS = (
     Symptom(
         _moved,
-        "the policy moved {:.2f} nats per token from the one that sampled: lower learner.learning_rate or "
+        "the policy moved {:.2f} nats per token from the one of learner.old_logprobs: lower learner.learning_rate or "
         "max_staleness, or make groups_per_batch larger.",
     ),
     Symptom(

@@ -28,15 +28,21 @@ class Symptom:
     steps: int = 1
 
 
+def _other_prompt(metrics: Mapping[str, float]) -> bool:
+    """Where guidance is left out, tokens are judged after another prompt than they were sampled after."""
+    return "guidance/kept_in_context" in metrics
+
+
 def _moved(metrics: Mapping[str, float]) -> float | None:
     nats = metrics.get("learner/approx_kl", 0.0)
-    return nats if nats > MOVED_NATS else None
+    return nats if nats > MOVED_NATS and not _other_prompt(metrics) else None
 
 
 def _mismatch(metrics: Mapping[str, float]) -> float | None:
     """Only where the engine had the learner's weights: with staleness the difference is the policy's own."""
     nats = metrics.get("learner/mismatch_abs", 0.0)
-    return nats if nats > MISMATCH_NATS and not metrics.get("rollout/staleness_max", 0.0) else None
+    stale = metrics.get("rollout/staleness_max", 0.0) > 0
+    return nats if nats > MISMATCH_NATS and not stale and not _other_prompt(metrics) else None
 
 
 def _skipped(metrics: Mapping[str, float]) -> float | None:

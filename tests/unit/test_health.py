@@ -55,3 +55,9 @@ def test_every_symptom_has_its_case() -> None:
 
 def test_staleness_is_no_mismatch_of_engine_and_learner(caplog: pytest.LogCaptureFixture) -> None:
     assert told(caplog, HEALTHY | {"learner/mismatch_abs": 0.2, "rollout/staleness_max": 1.0}) == []
+
+
+def test_guidance_that_is_left_out_is_no_move_of_the_policy(caplog: pytest.LogCaptureFixture) -> None:
+    apart = {"learner/mismatch_abs": 0.2, "learner/approx_kl": 0.2}
+    assert told(caplog, HEALTHY | apart | {"guidance/kept_in_context": 0.0}) == []
+    assert len(told(caplog, HEALTHY | apart)) == 2

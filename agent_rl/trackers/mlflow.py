@@ -35,7 +35,7 @@ def open_mlflow(config: MlflowConfig) -> OpenTracker:
 class _Mlflow:
     def __init__(self, entities: Any, client: Any, run_id: str, config: Mapping[str, Any]) -> None:
         self._metric, self._client, self._id = entities.Metric, client, run_id
-        self._sent: list[Any] = []
+        self._sent: Any = None
         client.update_run(run_id, status="RUNNING")
         known = client.get_run(run_id).data.params  # they can be set only once
         new = [entities.Param(key, value) for key, value in _flat(config) if key not in known]
@@ -45,19 +45,19 @@ class _Mlflow:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         now = int(time.time() * 1000)
         rows = [self._metric(mlflow_name(name), value, now, step) for name, value in metrics.items()]
-        self._settle(all_of_them=False)
         for first in range(0, len(rows), MAX_METRICS):
-            batch = rows[first : first + MAX_METRICS]
-            self._sent.append(self._client.log_batch(self._id, metrics=batch, synchronous=False))
+            self._settle()  # one at a time: MLflow would send several at once, in any order, and its file store fails
+            self._sent = self._client.log_batch(self._id, metrics=rows[first : first + MAX_METRICS], synchronous=False)
 
-    def _settle(self, *, all_of_them: bool) -> None:
-        """Raise what went wrong in the background, so that it is told."""
-        while self._sent and (all_of_them or len(self._sent) > 1):
-            self._sent.pop(0).wait()
+    def _settle(self) -> None:
+        """Wait for what was sent last, and raise what went wrong with it, so that it is told."""
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            sent.wait()
 
     def close(self) -> None:
         try:
-            self._settle(all_of_them=True)
+            self._settle()
         finally:
             self._client.set_terminated(self._id)
 

@@ -7,9 +7,15 @@ from agent_rl.rollout.control import RolloutControl
 from agent_rl.rollout.manager import RolloutManager, run_tasks
 from agent_rl.rollout.staleness import StalenessGate
 from agent_rl.seeding import derive_seed
+from agent_rl.testing.virtual_time import VIRTUAL_TIME
 from agent_rl.types import Group, Message, StopReason, Task, Trajectory
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return VIRTUAL_TIME
 
 
 def task_at(index: int) -> Task:

@@ -3,6 +3,8 @@
 import logging
 import struct
 import sys
+import threading
+import time
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,11 +60,21 @@ def test_wandb_gets_a_run_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.slow
 def test_mlflow_gets_a_run_and_goes_on_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import mlflow
+    from mlflow.store.tracking.file_store import FileStore
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database of its own takes half a minute to make
     uri = str(tmp_path / "mlruns")
     config = TrackersConfig(mlflow=MlflowConfig(experiment="demo", tracking_uri=uri))
     many = {f"option{i}": i for i in range(150)}
+    writing, log_batch = threading.Lock(), FileStore.log_batch
+
+    def slow_log_batch(*arguments: object, **named: object) -> None:
+        assert writing.acquire(blocking=False), "one step at a time, and in order"
+        time.sleep(0.02)
+        log_batch(*arguments, **named)
+        writing.release()
+
+    monkeypatch.setattr(FileStore, "log_batch", slow_log_batch)
     log(config, TrackedRun(tmp_path, -1, {"learner": {"rate": 0.1}, **many}), range(3))
     log(config, TrackedRun(tmp_path, 0, {"learner": {"rate": 0.2}}), range(1, 3), factor=2.0)
     client = mlflow.MlflowClient(uri)
@@ -70,7 +82,7 @@ def test_mlflow_gets_a_run_and_goes_on_with_it(tmp_path: Path, monkeypatch: pyte
     assert run.info.status == "FINISHED"
     assert (run.data.params["learner.rate"], len(run.data.params)) == ("0.1", 151)
     history = client.get_metric_history(run.info.run_id, "reward/mean")
-    assert sorted((point.step, point.value) for point in history) == [(0, 0.0), (1, 1.0), (1, 2.0), (2, 2.0), (2, 4.0)]
+    assert [(point.step, point.value) for point in history] == [(0, 0.0), (1, 1.0), (2, 2.0), (1, 2.0), (2, 4.0)]
     assert run.data.metrics["pass_1"] == 0.5
 
 

@@ -28,7 +28,8 @@ def reinforce_pp_baseline(episodes: Episodes) -> Float64s:
 
     REINFORCE++ with baseline (arXiv:2501.03262), and the batch-level normalisation of ScaleRL (arXiv:2510.13786).
     """
-    return whitened(episodes.siblings.centered(episodes.rewards_E))
+    centered_E = episodes.siblings.centered(episodes.rewards_E)
+    return _over_deviation(centered_E, centered_E)
 
 
 def lite_ppo(episodes: Episodes) -> Float64s:
@@ -36,8 +37,7 @@ def lite_ppo(episodes: Episodes) -> Float64s:
 
     Tricks or Traps? (arXiv:2508.08221): the group's mean with the batch's deviation. Use `token_mean`.
     """
-    scale_E = Alike.all_of(len(episodes)).deviation(episodes.rewards_E)
-    return episodes.siblings.centered(episodes.rewards_E) / np.where(scale_E > 0, scale_E, 1.0)
+    return _over_deviation(episodes.siblings.centered(episodes.rewards_E), episodes.rewards_E)
 
 
 def oreal(episodes: Episodes, *, negative_weight: NonNegative = 0.5, at: float = 0.5) -> Float64s:
@@ -53,3 +53,9 @@ def oreal(episodes: Episodes, *, negative_weight: NonNegative = 0.5, at: float =
     tokens_E = episodes.tokens_E.astype(np.float64)
     of_kind_E = np.where(won_E, tokens_E[won_E].sum(), tokens_E[~won_E].sum())
     return weight_E * episodes.siblings.leave_one_out(episodes.rewards_E) * tokens_E.sum() / np.maximum(1.0, of_kind_E)
+
+
+def _over_deviation(values_E: Float64s, of_E: Float64s) -> Float64s:
+    """A value of 0 stays exactly 0."""
+    scale_E = Alike.all_of(len(of_E)).deviation(of_E)
+    return values_E / np.where(scale_E > 0, scale_E, 1.0)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_rl.credit import (
@@ -57,14 +57,14 @@ def test_it_conforms(name):
     check_estimator(get_estimator(name), waive=WAIVED.get(name, ()), plans=4)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(plans, st.sampled_from(NAMES), st.sampled_from(sorted(LAWS)))
 def test_laws(plan, name, law):
     if law not in WAIVED.get(name, ()):
         LAWS[law](get_estimator(name), plan)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(plans, st.sampled_from(sorted(CRITIC_ESTIMATORS)))
 def test_groups_are_credited_alone_before_whitening(plan, name):
     LAWS["alone"](get_estimator(name, RAW[name]), plan)
@@ -88,7 +88,7 @@ GROWING_WHEN_SCALED = {"dr_grpo", "rloo", "return_to_go"}
 SAME_WHEN_SHIFTED = {"grpo", "dr_grpo", "rloo", "pairwise", "opmd", "asymre", "reinforce_pp_baseline", "lite_ppo"}
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(plans, st.sampled_from(sorted(SAME_WHEN_SCALED | GROWING_WHEN_SCALED)), st.sampled_from([0.001, 8.0, 1e6]))
 def test_scaled_rewards(plan, name, scale):
     """What divides by a deviation does not see the unit of rewards; what does not is linear in it."""
@@ -98,7 +98,7 @@ def test_scaled_rewards(plan, name, scale):
     assert after == pytest.approx({key: factor * value for key, value in before.items()}, rel=1e-4, abs=1e-5 * factor)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(plans, st.sampled_from(sorted(SAME_WHEN_SHIFTED)), st.sampled_from([-3.0, 1e6]))
 def test_shifted_outcomes(plan, name, shift):
     """A constant that every episode earns is no credit, however large: small differences survive beside 10^6."""
@@ -108,7 +108,7 @@ def test_shifted_outcomes(plan, name, shift):
     assert after == pytest.approx(before, abs=1e-4)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(plans, st.sampled_from(["token_mean", "sequence_mean", "prompt_mean"]))
 def test_weights_of_a_batch_sum_to_one(plan, aggregation: Aggregation):
     groups = build(plan)
@@ -119,7 +119,7 @@ def test_weights_of_a_batch_sum_to_one(plan, aggregation: Aggregation):
     assert len(row_groups(groups)) == len(rows)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(plans, st.sampled_from(sorted({*NAMES} - {"reinforce_pp", *WITH_A_CRITIC})))
 def test_a_group_without_signal_has_no_credit(plan, name):
     """What the filter drops would have moved nothing: the group's own advantages are 0 in any batch."""

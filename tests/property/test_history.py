@@ -45,7 +45,7 @@ class Asked:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @pytest.mark.parametrize("name", sorted(CODECS))
 @given(data=st.data())
 def test_any_interleaving_of_requests(name: str, data: st.DataObject) -> None:

@@ -90,7 +90,7 @@ def run(trainer: Trainer) -> Trainer:
     return trainer
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     max_staleness=st.integers(0, 3),
     groups_per_batch=st.integers(1, 4),

@@ -128,7 +128,7 @@ def test_token_rows_survive_bit_for_bit(rows):
     assert exact(records.segments_from_blob(records.segments_to_blob(rows))) == exact(tuple(rows))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(groups())
 def test_a_group_survives_the_journal_bit_for_bit(group):
     with TemporaryDirectory() as folder:
@@ -146,7 +146,7 @@ def histories(draw: st.DrawFn) -> list[tuple[int, int]]:
     return draw(st.lists(st.tuples(st.integers(1, 8), st.integers(1, 4)), min_size=1, max_size=4))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(histories())
 def test_any_sequence_of_kills_consumes_every_group_once_and_in_order(history):
     """The protocol of the train loop: journal, consume, checkpoint now and then, die, resume."""

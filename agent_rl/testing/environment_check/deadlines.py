@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 5.0
 STALL_S = 0.05
-_CYCLES = 4  # what is made once in the first of them, such as a pool, is no leak
+_CYCLES = 4  # what is made in one of them only, such as a pool or its next spare, is no leak
 _BEAT_S = 0.002
 _SETTLE_S = 2.0
 _PROMPT = "it can be cut short"
@@ -58,18 +59,17 @@ async def check_close(subject: Subject, task: Task) -> Finding:
 
 async def check_cuts(subject: Subject, episode: Trajectory) -> list[Finding]:
     """Cancel `reset` and the first step of a recorded episode at several moments; count what is left behind."""
-    base: Counts | None = None
-    after = Counts()
+    counts: list[Counts] = []
     for _ in range(_CYCLES):
         if problems := await _cut_all(subject, episode):
             return [worst(_PROMPT, problems, "")]
-        after = await _settled(base)
-        base = base or after
+        counts.append(await _settled(counts[-1] if counts else None))
     prompt = Finding(_PROMPT, "ok", f"reset and step, at {_CYCLES * len(_MOMENTS)} moments each")
-    grown = [f"{more} {name}" for name, more in after.beyond(base or after).items() if more >= _CYCLES - 1]
+    grown = repeated_growth(counts)
     if not grown:
         return [prompt, Finding(_LEAKS, "ok", "no more threads, processes, files or tasks than before")]
-    found = f"Resets and steps that were cut short {2 * len(_MOMENTS) * (_CYCLES - 1)} times left {', '.join(grown)}."
+    left = ", ".join(f"{more} {name}" for name, more in grown.items())
+    found = f"Resets and steps that were cut short {2 * len(_MOMENTS) * (_CYCLES - 1)} times left {left}."
     mend = "Release it in close(), also when reset() or step() was cancelled before it was complete."
     return [prompt, Finding(_LEAKS, "failed", found, mend)]
 
@@ -150,6 +150,13 @@ class Counts:
     def exceeds(self, other: Counts) -> bool:
         """Whether there is more of anything than in `other`."""
         return any(more > 0 for more in self.beyond(other).values())
+
+
+def repeated_growth(counts: Sequence[Counts]) -> dict[str, int]:
+    """How much more there is at the end of what grew again and again, and not in one of the cycles alone."""
+    cycles = [after.beyond(before) for before, after in pairwise(counts)]
+    growth = {name: [cycle[name] for cycle in cycles] for name in cycles[0]}
+    return {name: sum(more) for name, more in growth.items() if sum(more) - max(more) >= len(more) - 1}
 
 
 async def _settled(base: Counts | None) -> Counts:

@@ -56,7 +56,7 @@ def test_prompt_shows_calls_reasoning_and_results(codec):
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(TEXT, st.lists(st.tuples(TEXT, OBSERVATIONS), min_size=1, max_size=2))
 def test_parts_encode_to_what_the_whole_encodes_to(codec, tokenizer, question, turns):
     """encode(prompt) + sampled + observations == encode(full rendering), if sampling was canonical."""

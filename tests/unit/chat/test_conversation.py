@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_rl.chat import ChatCodec, Conversation
@@ -132,7 +132,6 @@ ANSWERS = st.sampled_from(["42", CALL, "<think>\nhm\n</think>\n\n42", "<tool_cal
 TURNS = st.lists(st.tuples(ANSWERS, st.booleans(), st.sampled_from([SEEN, NEXT, SEEN + NEXT, SEEN + SEEN])), max_size=5)
 
 
-@settings(deadline=None)
 @pytest.mark.parametrize("name", ["codec", "rewriting_codec"])
 @given(turns=TURNS)
 def test_each_sampled_token_is_trained_once_in_the_context_it_was_sampled_in(name, request, sample, turns):

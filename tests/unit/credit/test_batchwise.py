@@ -40,6 +40,8 @@ def test_lite_ppo_divides_by_the_deviation_of_all_rewards():
 def test_a_lone_survivor_never_borrows_the_batchs_baseline(name):
     lone = group_of(1, 0, failed=(1,))
     assert scalars(name, lone, group_of(5, 6, index=1))[0] == [0.0]
+    thirds = group_of(0, 0, 0.5, index=1)  # less their mean, they do not sum to 0 exactly
+    assert scalars(name, lone, thirds)[0] == [0.0]
 
 
 def test_oreal_averages_successes_and_failures_apart():

@@ -74,7 +74,7 @@ def play_on(curriculum: Curriculum, steps: range, batch: int = 3) -> list[tuple[
     stop=st.integers(1, 6),
     ahead=st.integers(0, 5),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_resumed_curriculum_goes_on_as_if_it_had_not_stopped(
     tmp_path_factory: pytest.TempPathFactory, kind: str, domain: str, stop: int, ahead: int
 ):

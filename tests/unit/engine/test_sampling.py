@@ -53,7 +53,7 @@ def test_logprobs_are_those_before_truncation_and_of_temperature_one_when_greedy
     assert torch.allclose(logprobs, logits.log_softmax(-1)[:, 1])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**31),
     vocab=st.integers(1, 3000),
@@ -86,7 +86,7 @@ def test_trailing_zeros_are_not_reached_by_rounding() -> None:
         assert int(ids[0]) == size - 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=st.integers(1, 9), seed=st.integers(0, 1000))
 def test_rows_do_not_see_each_other(rows: int, seed: int) -> None:
     kinds = itertools.cycle(

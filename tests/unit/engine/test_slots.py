@@ -100,7 +100,7 @@ class Slots(RuleBasedStateMachine):
 
 
 TestSlots = Slots.TestCase
-TestSlots.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestSlots.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 def test_the_idle_session_used_longest_ago_goes_first() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import atif
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent_rl.exchange import atif as ours
@@ -171,7 +171,7 @@ def everything() -> Group:
     )
 
 
-PROPERTY = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PROPERTY = settings(max_examples=6)
 
 
 # --- what comes back ------------------------------------------------------------------------------------------------

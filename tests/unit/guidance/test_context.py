@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_rl.chat.codec import ChatCodec
@@ -67,7 +67,7 @@ def assert_as_played_alone(found: Trajectory, alone: Trajectory) -> None:
 
 
 @pytest.mark.parametrize("codec", [PLAIN, REWRITING], ids=["plain", "rewriting"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(prompt=TEXTS, text=TEXTS, said=st.lists(TEXTS, min_size=1, max_size=3), system=st.booleans(), data=st.data())
 def test_the_rows_are_those_of_an_episode_without_guidance(codec, prompt, text, said, system, data):
     """Whatever is said: ids, mask, log-probs, versions and turns are those of the same words without guidance."""

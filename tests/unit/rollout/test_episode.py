@@ -381,7 +381,7 @@ async def test_the_environment_is_closed_when_the_agent_cannot_be_made(task):
 # --- bookkeeping ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=8),
     observation_words=st.integers(0, 40),

@@ -96,6 +96,15 @@ async def test_choices_in_the_prompt_are_no_leak() -> None:
     assert by_probe(await examine_environment(Choices, QUICK))["answers stand where nobody earned them"].verdict == "ok"
 
 
+@pytest.mark.parametrize(
+    ("tasks", "left"),
+    [((5, 6, 7, 8), 3), ((2, 8, 9, 10), 8), ((5, 5, 8, 8), 0), ((5, 8, 5, 8), 0), ((5, 8, 8, 5), 0), ((8, 5, 5, 5), 0)],
+)
+def test_what_a_pool_makes_once_is_not_left_behind(tasks: tuple[int, ...], left: int) -> None:
+    growth = deadlines.repeated_growth([deadlines.Counts(files=9, tasks=count) for count in tasks])
+    assert growth == ({"tasks": left} if left else {})
+
+
 async def test_a_blocked_event_loop_is_told() -> None:
     class Blocks(vault.Vault):
         async def step(self, action: Message) -> Step:

@@ -14,6 +14,7 @@ from agent_rl.errors import ToolError, ToolFailure
 from agent_rl.evaluate.harness import evaluate
 from agent_rl.rollout.agent import OracleAgent, random_agent
 from agent_rl.rollout.limits import RolloutLimits
+from agent_rl.testing.virtual_time import VIRTUAL_TIME
 from agent_rl.tool import Toolset, run_tool_calls, tool
 from agent_rl.tool.cache import CacheKey, Outcome, ToolCache
 from agent_rl.tool.config import Cached, ToolsConfig
@@ -22,6 +23,7 @@ from agent_rl.types import Group, ToolCall
 from agent_rl_envs.sql_lookup import SqlLookup
 
 pytestmark = pytest.mark.anyio
+in_virtual_time = pytest.mark.parametrize("anyio_backend", [VIRTUAL_TIME])
 
 
 def call(tool_name: str, **arguments: object) -> ToolCall:
@@ -141,6 +143,7 @@ async def test_what_did_not_succeed_is_not_kept():
 
 
 @pytest.mark.parametrize("ends", ["mistake", "timeout"])
+@in_virtual_time
 async def test_after_a_failure_the_waiters_run_side_by_side(ends: str):
     """One after another they would wait for the sum of all attempts."""
     now = peak = 0
@@ -162,6 +165,7 @@ async def test_after_a_failure_the_waiters_run_side_by_side(ends: str):
     assert peak == 3
 
 
+@in_virtual_time
 async def test_a_cancelled_leader_hands_over():
     began = 0
     results: list[str] = []
@@ -237,7 +241,7 @@ CALLERS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(CALLERS, st.sampled_from([0, 3000, math.inf]))
 def test_flights_are_kept_in_order(callers: list[Caller], max_bytes: float):
     cache = ToolCache("pure", max_bytes)  # pyright: ignore[reportArgumentType]

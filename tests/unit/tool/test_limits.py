@@ -4,7 +4,7 @@ import time
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_rl.chat.quoting import QuotingEncoder
@@ -123,7 +123,6 @@ def tokens(text: str) -> int:
     return len(TOKENIZER.encode(text, add_special_tokens=False))
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200), st.integers(1, 60))
 def test_both_ends_are_kept_in_tokens(text: str, limit: int):
     content = anyio.run(read, text, limit)

@@ -201,7 +201,7 @@ CALL_LISTS = st.lists(st.tuples(NAMES, st.dictionaries(NAMES, VALUES, max_size=3
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(content=st.just("") | WORDS, calls=CALL_LISTS)
 def test_what_is_written_is_read_back(name: str, content: str, calls: list[tuple[str, dict[str, object]]]):
     form = FORMATS[name]
@@ -244,7 +244,7 @@ def test_text_without_calls_is_untouched(name: str):
 
 
 @pytest.mark.parametrize("name", PIECES)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_text_is_parsed(name: str, data: st.DataObject):
     common = ('{"name": "a", "arguments": {}}', "{", "}", "[", '"', "\\ud800", "\n", " ", "1e999", "NaN")

@@ -20,8 +20,12 @@ class Lost(Exception):
     """The process that was asked has ended, or its answer has gone with its node."""
 
 
+class ArgumentLost(Exception):
+    """What the call was given as a `Ref` has gone with the process that was to make it, or had it."""
+
+
 async def answer(call: Ref) -> Any:
-    """What a call returns. Cancelled, it cancels the call. Raises what the call raised, or `Lost`."""
+    """What a call returns. Cancelled, it cancels the call. Raises what the call raised, `Lost`, or `ArgumentLost`."""
     try:
         return await _awaitable(call)
     except ray.exceptions.RayTaskError as error:
@@ -40,7 +44,7 @@ async def tell(call: Ref) -> None:
 
 
 def wait_for(call: Ref, timeout_s: float | None = None) -> Any:
-    """What a call returns; blocks. Raises what the call raised, `Lost`, or `TimeoutError`."""
+    """What a call returns; blocks. Raises what the call raised, `Lost`, `ArgumentLost`, or `TimeoutError`."""
     try:
         return ray.get(call, timeout=timeout_s)
     except ray.exceptions.RayTaskError as error:
@@ -63,4 +67,6 @@ def _awaitable(call: Ref) -> Awaitable[Any]:
 
 def _cause(error: ray.exceptions.RayTaskError) -> BaseException:
     """What the other process raised; its traceback there is in the text of `error`."""
+    if isinstance(error.cause, ray.exceptions.RayError):
+        return ArgumentLost(str(error.cause))
     return error.cause if isinstance(error.cause, BaseException) else error

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from agent_rl.learner.learner import Learner
     from agent_rl.train_config import TrainConfig
 
+LEARNER_ENDED = "A process of the learner has ended. Use --resume."
+
 
 class LearnerRank:
     """An actor: one rank of the learner. Rank 0 is told to `lead`, the others to `follow`."""
@@ -206,6 +208,6 @@ def _outcome(call: Ref, timeout_s: float | None = None) -> Any:
     try:
         return wait_for(call, timeout_s)
     except Lost as error:
-        raise LearnerLost("A process of the learner has ended. Use --resume.") from error
+        raise LearnerLost(LEARNER_ENDED) from error
     except TimeoutError as error:
         raise LearnerLost(f"The learner did not answer within {timeout_s:.0f} s. Use --resume.") from error

@@ -20,16 +20,16 @@ import anyio.to_thread
 import ray
 from anyio.abc import TaskGroup
 
-from agent_rl.cluster.calls import Actor, Lost, Ref, answer, end, tell
+from agent_rl.cluster.calls import Actor, ArgumentLost, Lost, Ref, answer, end, tell
 from agent_rl.cluster.dispatch import Dispatch
 from agent_rl.cluster.inference import InferenceReplica
-from agent_rl.cluster.learner import RemoteLearner
+from agent_rl.cluster.learner import LEARNER_ENDED, RemoteLearner
 from agent_rl.cluster.rollout import RolloutWorker
 from agent_rl.cluster_config import ClusterConfig
 from agent_rl.concurrency import collect, shielded
 from agent_rl.engine.replicas import Replicas
 from agent_rl.errors import ProviderFailure, UserError
-from agent_rl.learner.base import PolicyLearner
+from agent_rl.learner.base import LearnerLost, PolicyLearner
 from agent_rl.rollout.control import Gate
 from agent_rl.rollout.limits import RolloutLimits
 from agent_rl.site import ENGINE_MODEL
@@ -263,7 +263,10 @@ class ClusterPlayers:
     # --- weights and switches -----------------------------------------------------------------------------------------
 
     async def _send(self, part: _Part, update: Ref | None) -> None:
-        """Bring an engine to the newest weights, by `update` or, where that does not do, by all of them."""
+        """Bring an engine to the newest weights, by `update` or, where that does not do, by all of them.
+
+        Raises `LearnerLost` when they have gone with the learner.
+        """
         newest, actor = self._newest, part.actor
         assert newest is not None
         assert actor is not None
@@ -274,6 +277,8 @@ class ClusterPlayers:
             if part.name in self._worker_parts:
                 for name, value in (await answer(actor.metrics.remote())).items():
                     self._tally.metrics.setdefault(name, []).append(value)
+        except ArgumentLost as error:
+            raise LearnerLost(LEARNER_ENDED) from error
         except Lost:
             self._lose(part, actor)  # its own task makes another
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
+from agent_rl.cluster.calls import Ref
+from agent_rl.cluster.learner import RemoteLearner
 from agent_rl.cluster.site import ClusterSite
 from agent_rl.cluster_config import ClusterConfig
 from agent_rl.control import send_command
@@ -105,6 +108,26 @@ def test_a_lost_learner_goes_on_from_the_last_checkpoint(tmp_path: Path, in_proc
     assert [report.step for report in reports] == [1, 2, 3, 3, 4], (
         "step 3 is taken again, from the checkpoint of step 2"
     )
+
+
+def test_a_learner_that_is_lost_while_its_weights_are_sent(
+    tmp_path: Path, in_process: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its workers find it out: what they were to load cannot be had any more."""
+    advance, updates = RemoteLearner.advance, itertools.count(1)
+
+    def ends(self: RemoteLearner) -> tuple[float, Ref]:
+        share, update = advance(self)
+        if next(updates) == 4:  # in step 3, after the checkpoint of step 2
+            [learner] = actors("LearnerRank")
+            learner.kill()
+            learner.wait(30)
+            return share, self.complete()
+        return share, update
+
+    monkeypatch.setattr(RemoteLearner, "advance", ends)
+    reports = on_ray(tmp_path, in_process, rollout_workers=1)
+    assert [report.step for report in reports] == [1, 2, 3, 4]
 
 
 def test_a_lost_node_is_done_without(tmp_path: Path, in_process: Found, two_nodes: Cluster) -> None:

@@ -1,6 +1,7 @@
 """`vllm serve` behind HTTP: the engine contract, replicas that die, adapters, and an episode through all of it."""
 
 import json
+from functools import partial
 
 import anyio
 import httpx
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from agent_rl.chat.codec import ChatCodec
+from agent_rl.concurrency import collect
 from agent_rl.engine.base import GenerationRequest
 from agent_rl.engine.vllm import VLLMServerEngine
 from agent_rl.errors import ConfigError
@@ -173,18 +175,26 @@ async def test_servers_that_cannot_serve_are_refused_before_the_run(server):
     assert absent.group_contains(ConfigError, match="Start it with: VLLM_SERVER_DEV_MODE=1 vllm serve")
 
 
-async def test_a_cancelled_request_ends_at_the_server(server):
-    async with VLLMServerEngine([server]) as engine:
-        with anyio.move_on_after(0.05) as scope:
-            await engine.generate(GenerationRequest("gone", PROMPT, SamplingParams(max_tokens=380), 0))
-        assert scope.cancelled_caught
-        async with httpx.AsyncClient() as client:
-            with anyio.fail_after(10):
-                while await running_requests(client, server):  # noqa: ASYNC110  # no event tells the test
-                    await anyio.sleep(0.05)
+async def test_cancelled_requests_end_at_the_server(server):
+    requests = [GenerationRequest(f"gone {n}", PROMPT, SamplingParams(max_tokens=380), n) for n in range(64)]
+    async with VLLMServerEngine([server]) as engine, httpx.AsyncClient() as client:
 
+        async def counted(name: str) -> float:
+            lines = (await client.get(f"{server}/metrics")).text.splitlines()
+            (line,) = [line for line in lines if line.startswith(f"vllm:{name}{{")]
+            return float(line.rpartition(" ")[2])
 
-async def running_requests(client, server) -> float:
-    lines = (await client.get(f"{server}/metrics")).text.splitlines()
-    (line,) = [line for line in lines if line.startswith("vllm:num_requests_running")]
-    return float(line.rpartition(" ")[2])
+        generations = await collect([partial(engine.generate, request) for request in requests])
+        wanted = sum(len(generation.token_ids_R) for generation in generations)
+        sampled = -await counted("generation_tokens_total")
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                for request in requests:
+                    tasks.start_soon(engine.generate, request)
+                while not await counted("num_requests_running"):  # noqa: ASYNC110  # no event tells the test
+                    await anyio.sleep(0.001)
+                tasks.cancel_scope.cancel()
+            while await counted("num_requests_running") or await counted("num_requests_waiting"):  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+        sampled += await counted("generation_tokens_total")
+        assert sampled < wanted / 2, "what was cancelled is sampled no further"
